@@ -1,0 +1,103 @@
+"""What all balancers share and no framework is needed for: names, order, errors, export format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from loss_balance.schemes import Array, Scheme, State
+
+NEGATIVE = "losses must not be negative (AdaLoss divides by their mean), got {}"
+
+
+def check_names(names: Sequence[str] | None, num_losses: int) -> tuple[str, ...] | None:
+    """`names` as a tuple, or None; ValueError unless there is one distinct name per loss."""
+    if names is None:
+        return None
+    names = tuple(names)
+    if len(names) != num_losses or len(set(names)) != num_losses:
+        raise ValueError(f"names must be {num_losses} distinct strings, got {names}")
+    return names
+
+
+def in_order(losses: Any, names: tuple[str, ...] | None, num_losses: int) -> Any:
+    """`losses` as a list in the scheme's order, or unchanged if it is one stacked array.
+
+    Args:
+        losses: a sequence of scalars, a mapping from name to scalar, or an array of shape
+            (num_losses,). A scalar may be None: absent in this step.
+        names: the order of a mapping's entries.
+        num_losses: how many losses the scheme weighs.
+
+    Raises:
+        ValueError: wrong count, wrong shape, unknown or missing names.
+    """
+    if isinstance(losses, Mapping):
+        losses = _by_name(losses, names)
+    if isinstance(losses, Sequence):
+        return _checked_list(losses, num_losses)
+    shape = getattr(losses, "shape", None)
+    if shape is None:
+        raise ValueError(
+            f"losses must be a sequence, a mapping or a stacked array, got {type(losses).__name__}"
+        )
+    if tuple(shape) != (num_losses,):
+        raise ValueError(f"expected losses of shape ({num_losses},), got {tuple(shape)}")
+    return losses
+
+
+def _by_name(losses: Mapping[str, Any], names: tuple[str, ...] | None) -> list[Any]:
+    if names is None:
+        raise ValueError("a mapping of losses needs Balancer(..., names=[...]) for its order")
+    if set(losses) != set(names):
+        raise ValueError(
+            f"losses must have exactly the names {list(names)}, got {list(losses)} "
+            "(a loss that is absent in a step is None)"
+        )
+    return [losses[name] for name in names]
+
+
+def _checked_list(losses: Sequence[Any], num_losses: int) -> list[Any]:
+    if len(losses) != num_losses:
+        raise ValueError(f"expected {num_losses} losses, got {len(losses)}")
+    if all(loss is None for loss in losses):
+        raise ValueError("at least one loss must be present in a step, all are None")
+    for i, loss in enumerate(losses):
+        if tuple(getattr(loss, "shape", ())) != ():
+            raise ValueError(
+                f"each loss must be a scalar (reduce it first), loss {i} has shape "
+                f"{tuple(loss.shape)}"
+            )
+    return list(losses)
+
+
+def check_exported(exported: Mapping[str, Array], scheme: Scheme) -> State:
+    """A NumPy State from what some balancer's `export_state()` gave, in any framework.
+
+    Raises:
+        ValueError: names that are missing or unknown, shapes or values that cannot be, all in one
+            message.
+    """
+    like = scheme.init(np)
+    problems = [f"missing {name}" for name in like._fields if name not in exported]
+    problems += [f"unknown {name}" for name in exported if name not in like._fields]
+    arrays = {name: np.asarray(exported[name]) for name in like._fields if name in exported}
+    for name, array in arrays.items():
+        expected = getattr(like, name)
+        if array.shape != expected.shape:
+            problems.append(f"{name} has shape {array.shape}, expected {expected.shape}")
+        elif array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+            problems.append(f"{name} must be finite numbers, got {array}")
+    if problems:
+        raise ValueError(
+            f"a state for {scheme.num_losses} losses was expected: {'; '.join(problems)}"
+        )
+    return type(like)(**arrays)
+
+
+def weight_metrics(weights: Sequence[float], names: tuple[str, ...] | None) -> dict[str, float]:
+    """`{"loss_weight/<name>": weight}`, for any logger; without names the losses are 0, 1, ..."""
+    labels = names or tuple(str(i) for i in range(len(weights)))
+    return {f"loss_weight/{label}": float(w) for label, w in zip(labels, weights, strict=True)}

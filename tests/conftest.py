@@ -1,0 +1,17 @@
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline: where a compiler runs, the first example is slow. Derandomised: CI repeats itself.
+# Executors differ by design: every balancer inherits the contract's tests.
+usual = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+settings.register_profile("default", usual, derandomize=True, max_examples=200)
+settings.register_profile("explore", usual, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _no_stray_files(tmp_path, monkeypatch):
+    """Tests run in a folder of their own, so that what they write cannot reach the checkout."""
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,56 @@
+"""What an import brings along, each checked in a fresh interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "flax"]
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sorted(sys.modules), sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_core_loads_no_framework():
+    loaded = modules_after("import loss_balance")
+    assert "loss_balance.adaloss" in loaded
+    assert not loaded & {*FRAMEWORKS, "matplotlib", "sklearn", "typer", "rich"}
+
+
+@pytest.mark.parametrize(
+    "module", ["backends.numpy", "reference_models.spec", "reference_models.families"]
+)
+def test_what_needs_numpy_only_loads_no_framework(module):
+    assert not modules_after(f"import loss_balance.{module}") & set(FRAMEWORKS)
+
+
+@pytest.mark.parametrize("module", ["backends.torch", "reference_models.torch"])
+def test_an_adapter_loads_its_own_framework_alone(module):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed here")
+    loaded = modules_after(f"import loss_balance.{module}")
+    assert loaded & set(FRAMEWORKS) == {"torch"}
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("backends.torch", "torch", "torch"),
+        ("reference_models.torch", "torch", "torch"),
+        ("experiments.cli", "typer", "experiments"),
+    ],
+)
+def test_a_missing_extra_names_the_command_that_installs_it(module, missing, extra):
+    code = (
+        f"import sys\nsys.modules[{missing!r}] = None\n"
+        f"try:\n    import loss_balance.{module}\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"pip install 'loss-balance[{extra}]'" in done.stdout
