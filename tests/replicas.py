@@ -1,4 +1,4 @@
-"""One process of a distributed run: a module of its own, so that a spawned process can import it."""
+"""One process of a distributed run, in a module of its own that a spawned process can import."""
 
 from __future__ import annotations
 

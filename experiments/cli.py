@@ -1,0 +1,157 @@
+"""The `loss-balance` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "the loss-balance command needs its extra: pip install 'loss-balance[experiments]'"
+    ) from error
+
+import loss_balance
+from loss_balance.experiments import compare as comparing
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.recipes import RECIPES
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Balance the losses of anytime networks, and measure what it buys.",
+)
+err = Console(stderr=True, soft_wrap=True)
+
+TRAINING, ADALOSS, OUTPUT = "Training", "AdaLoss", "Output"
+
+
+def _per_data(name: str) -> str:
+    """The default of a recipe's field for each data set."""
+    each = ", ".join(f"{data} {getattr(recipe, name)}" for data, recipe in RECIPES.items())
+    return f"Default: {each}."
+
+
+def main() -> None:
+    """Runs the command; bad input is one line and exit status 2, Ctrl-C is 130."""
+    try:
+        status = app(standalone_mode=False)
+    except (UserError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        if message:
+            err.print(f"loss-balance: {message}", markup=False, highlight=False)
+        sys.exit(2)
+    sys.exit(status or 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"loss-balance {loss_balance.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Balance the losses of anytime networks, and measure what it buys."""
+
+
+@app.command()
+def compare(
+    backend: Annotated[str, typer.Option(help="Framework to train in: torch.")] = "torch",
+    data: Annotated[
+        str, typer.Option(help="Data set: digit-pairs, digits, or npz with --path.")
+    ] = "digit-pairs",
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            help="npz file with x_train, y_train, x_test, y_test; images (N, H, W, C), H and W "
+            "divisible by 4.",
+            show_default=False,
+        ),
+    ] = None,
+    network: Annotated[str, typer.Option(help="resann-<n>-<c>: 3n exits, c channels.")] = (
+        "resann-3-8"
+    ),
+    schemes: Annotated[
+        str, typer.Option(help="Any of const, linear, half-end, adaloss, opt; with commas.")
+    ] = "const,linear,adaloss,opt",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help=_per_data("epochs"), rich_help_panel=TRAINING)
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help=_per_data("learning_rate"), rich_help_panel=TRAINING),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=2, rich_help_panel=TRAINING)] = 64,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Runs per scheme: seeds 0, 1, ...", rich_help_panel=TRAINING)
+    ] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs side by side, one thread each.",
+            show_default="one per core",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=TRAINING)] = "cpu",
+    gamma: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of constant weights.", rich_help_panel=ADALOSS),
+    ] = 0.05,
+    decay: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Of the running means, below 1.", rich_help_panel=ADALOSS),
+    ] = 0.99,
+    final_weight: Annotated[
+        float, typer.Option(min=0, help="Factor for the last exit.", rich_help_panel=ADALOSS)
+    ] = 1.0,
+    out: Annotated[
+        Path, typer.Option(help="Folder for runs and report.", rich_help_panel=OUTPUT)
+    ] = Path("runs/compare"),
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue what an interrupted run left in --out.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Discard what is in --out.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Train one network with several weight schemes and show each exit against OPT.
+
+    OPT trains one network per depth for that exit alone. The result is a table, and in --out
+    summary.json, curves.png and report.html. Ctrl-C is safe: --resume goes on from there.
+    """
+    options = comparing.Options(
+        backend=backend,
+        device=device,
+        data=data,
+        path=path,
+        network=network,
+        schemes=tuple(name.strip() for name in schemes.split(",") if name.strip()),
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seeds=seeds,
+        gamma=gamma,
+        decay=decay,
+        final_weight=final_weight,
+    )
+    workers = jobs or len(os.sched_getaffinity(0))
+    finished = comparing.compare(options, out, workers, resume=resume, overwrite=overwrite)
+    if not finished:
+        raise typer.Exit(130)

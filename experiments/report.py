@@ -1,0 +1,205 @@
+"""What a comparison leaves behind: summary.json, curves.png and report.html."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import loss_balance
+from loss_balance.experiments.comparison import FRACTIONS, OPT, Comparison, Outcome
+from loss_balance.experiments.training import read_metrics, write_atomically, write_json
+
+TITLES = {"train_loss": "training loss", "test_error": "test error"}
+AT = ("1/4", "1/2", "3/4", "1")  # FRACTIONS, as the paper prints them
+COLORS = {"const": "C0", "linear": "C2", "half-end": "C4", "adaloss": "C3", OPT: "black"}
+MILLION = 1e6
+
+
+def write(folder: Path, measured: Outcome, config: dict[str, Any]) -> None:
+    """Writes the three files into `folder`, which holds the runs."""
+    write_json(folder / "summary.json", summary(measured, config))
+    picture = _picture(folder, measured)
+    write_atomically(folder / "curves.png", picture)
+    page = _page(measured, config, picture)
+    write_atomically(folder / "report.html", page.encode())
+
+
+def summary(measured: Outcome, config: dict[str, Any]) -> dict[str, Any]:
+    """Everything measured, as JSON holds it: the same runs give the same summary."""
+    return {
+        "version": loss_balance.__version__,
+        "config": config,
+        "fractions": list(FRACTIONS),
+        "exit_at_fraction": exit_numbers(measured),
+        "schemes": {name: curve.summary() for name, curve in measured.curves.items()},
+        "findings": findings(measured),
+    }
+
+
+def table(measured: Outcome, metric: str) -> list[list[str]]:
+    """Rows of text for `train_loss` or `test_error`: the scheme, then a cell per fraction.
+
+    A cell is the seeds' mean, their standard deviation if there are several, and the relative
+    increase over OPT if it was trained.
+    """
+    return [[name, *_cells(measured, name, metric)] for name in measured.curves]
+
+
+def _cells(measured: Outcome, name: str, metric: str) -> list[str]:
+    values = measured.at_fractions(name, metric) * (100 if metric == "test_error" else 1)
+    digits = 1 if metric == "test_error" else 3
+    cells = [f"{mean:.{digits}f}" for mean in values.mean(axis=0)]
+    if len(values) > 1:
+        spread = values.std(axis=0, ddof=1)
+        cells = [f"{cell} ±{sd:.{digits}f}" for cell, sd in zip(cells, spread, strict=True)]
+    if OPT in measured.curves and name != OPT:
+        over = measured.increase(name, metric, OPT)
+        cells = [f"{cell} ({_percent(x)})" for cell, x in zip(cells, over, strict=True)]
+    return cells
+
+
+def exit_numbers(measured: Outcome) -> list[int]:
+    """The exits at FRACTIONS of the cost, counted from 1 as people do."""
+    return [index + 1 for index in measured.comparison.exits]
+
+
+def heading(metric: str) -> str:
+    """The title of a table, with what its cells mean."""
+    unit = "% of the test images" if metric == "test_error" else "cross-entropy"
+    return f"{TITLES[metric].capitalize()} ({unit}; in brackets: relative to OPT)"
+
+
+def findings(measured: Outcome) -> list[str]:
+    """What AdaLoss gained and paid against each fixed scheme, in words, from the numbers alone."""
+    if "adaloss" not in measured.curves:
+        return []
+    rivals = [n for n in ("const", "linear", "half-end") if n in measured.curves]
+    lines = [_finding(measured, rival, metric) for rival in rivals for metric in TITLES]
+    seeds = len(measured.comparison.seeds)
+    lines.append(
+        "One seed: how much of this is chance is not known."
+        if seeds == 1
+        else f"Means over {seeds} seeds; the ± in the tables is their standard deviation."
+    )
+    return lines
+
+
+def _finding(measured: Outcome, rival: str, metric: str) -> str:
+    """One line: changes as they are printed, and where they are below or above zero."""
+    if metric == "test_error":
+        changes = [f"{100 * x:+.1f}" for x in measured.difference("adaloss", metric, rival)]
+        unit = " points"
+    else:
+        changes = [f"{100 * x:+.0f}" for x in measured.increase("adaloss", metric, rival)]
+        unit = " %"
+    gains = [at for change, at in zip(changes, AT, strict=True) if float(change) < 0]
+    pays = [at for change, at in zip(changes, AT, strict=True) if float(change) > 0]
+    verdicts = [f"gains at {_and(gains)}"] * bool(gains) + [f"pays at {_and(pays)}"] * bool(pays)
+    listed = ", ".join(f"{change}{unit} at {at}" for change, at in zip(changes, AT, strict=True))
+    return (
+        f"{TITLES[metric].capitalize()}, AdaLoss against {rival}: {listed} of the cost; "
+        f"{', '.join(verdicts) or 'no difference'}."
+    )
+
+
+def _percent(x: float) -> str:
+    return f"{100 * x:+.0f} %" if np.isfinite(x) else "n/a"
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
+
+
+def _picture(folder: Path, measured: Outcome) -> bytes:
+    with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}):
+        figure = Figure(figsize=(11, 7.5), layout="constrained")
+        axes = figure.subplots(2, 2)
+        _against_cost(axes[0, 0], measured, "test_error")
+        _against_cost(axes[0, 1], measured, "train_loss")
+        _relative(axes[1, 0], measured)
+        _weights_over_time(axes[1, 1], folder, measured.comparison)
+        data = io.BytesIO()
+        # No software tag and no date: the same numbers make the same file.
+        figure.savefig(data, format="png", dpi=120, metadata={"Software": None})
+    return data.getvalue()
+
+
+def _against_cost(axes: Axes, measured: Outcome, metric: str) -> None:
+    for name, curve in measured.curves.items():
+        values = getattr(curve, metric) * (100 if metric == "test_error" else 1)
+        cost = np.array(curve.multiply_adds) / MILLION
+        style, size = ("*", 11.0) if name == OPT else ("o-", 3.5)
+        color = COLORS[name]
+        axes.plot(cost, values.mean(axis=0), style, markersize=size, color=color, label=name)
+        if len(values) > 1 and name != OPT:
+            low, high = values.min(axis=0), values.max(axis=0)
+            axes.fill_between(cost, low, high, color=color, alpha=0.12, linewidth=0)
+    axes.set_xlabel("million multiply-adds up to the exit")
+    axes.set_yscale("log" if metric == "train_loss" else "linear")
+    axes.set_title(
+        "test error of each exit, %" if metric == "test_error" else "training loss of each exit"
+    )
+    axes.legend()
+
+
+def _relative(axes: Axes, measured: Outcome) -> None:
+    """As the paper's Fig. 2a, at the exits where OPT was trained; without OPT, against const."""
+    base = OPT if OPT in measured.curves else next(iter(measured.curves))
+    for name in measured.curves:
+        if name != base:
+            change = 100 * measured.increase(name, "train_loss", base)
+            axes.plot(range(len(AT)), change, marker="o", color=COLORS[name], label=name)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(AT)), AT)
+    axes.set_xlabel("fraction of the cost")
+    axes.set_title(f"training loss over that of {base}, %")
+    if len(measured.curves) > 1:
+        axes.legend()
+
+
+def _weights_over_time(axes: Axes, folder: Path, comparison: Comparison) -> None:
+    name = "adaloss" if "adaloss" in comparison.shared else next(iter(comparison.shared), None)
+    if name is None:
+        axes.set_axis_off()
+        return
+    seed = comparison.seeds[0]
+    epochs = read_metrics(folder / "runs" / comparison.run_name(name, seed))
+    weights = np.array([epoch["loss_weight"] for epoch in epochs])
+    colors = mpl.colormaps["viridis"](np.linspace(0, 0.92, weights.shape[1]))
+    for k, color in enumerate(colors):
+        axes.plot(range(1, len(weights) + 1), weights[:, k], color=color, label=f"exit {k + 1}")
+    axes.set_xlabel("epoch")
+    axes.set_ylim(0, 1.05)
+    axes.set_title(f"{name}: weight of each exit's loss (seed {seed})")
+    axes.legend(ncols=2 + weights.shape[1] // 12, fontsize=7)
+
+
+def _page(measured: Outcome, config: dict[str, Any], picture: bytes) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("loss_balance.experiments", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        title=f"{measured.comparison.spec.name} on {config['data']}",
+        version=loss_balance.__version__,
+        findings=findings(measured),
+        tables=[(heading(metric), table(measured, metric)) for metric in TITLES],
+        fractions=AT,
+        exits=exit_numbers(measured),
+        picture=base64.b64encode(picture).decode(),
+        config=config,
+        has_opt=OPT in measured.curves,
+        zip=zip,
+    )
