@@ -49,6 +49,12 @@ def main() -> None:
     sys.exit(status or 0)
 
 
+def _cores() -> int:
+    """How many cores this process may use; macOS and Windows only know how many there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"loss-balance {loss_balance.__version__}")
@@ -151,7 +157,7 @@ def compare(
         decay=decay,
         final_weight=final_weight,
     )
-    workers = jobs or len(os.sched_getaffinity(0))
+    workers = jobs or _cores()
     finished = comparing.compare(options, out, workers, resume=resume, overwrite=overwrite)
     if not finished:
         raise typer.Exit(130)

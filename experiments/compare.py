@@ -25,7 +25,7 @@ from loss_balance.experiments import report
 from loss_balance.experiments.comparison import OPT, Comparison, Outcome, outcome
 from loss_balance.experiments.data import Dataset, load
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.execution import Results, Source, Step, check_backend, execute
+from loss_balance.experiments.execution import Results, Source, Step, check_source, execute
 from loss_balance.experiments.recipes import RECIPES
 from loss_balance.experiments.training import Run, write_json
 from loss_balance.reference_models import families
@@ -58,12 +58,12 @@ def compare(options: Options, folder: Path, workers: int, *, resume: bool, overw
     Raises:
         UserError: an option or a file is not as it must be.
     """
-    check_backend(options.backend)
+    source = Source(options.data, options.path, options.backend, options.device)
+    check_source(source)
     data = load(options.data, options.path)
     comparison = plan(options, data)
     config = _config(options, comparison)
     _claim(folder, config, resume=resume, overwrite=overwrite)
-    source = Source(options.data, options.path, options.backend, options.device)
     runs = comparison.runs()
     try:
         results = _with_progress(runs, folder, source, min(workers, len(runs)), data)

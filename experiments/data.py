@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.reference_models.weights import load as read_npz
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -145,19 +145,17 @@ def from_npz(path: Path) -> Dataset:
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    wanted = ("x_train", "y_train", "x_test", "y_test")
+    wanted = ["x_train", "y_train", "x_test", "y_test"]
     if not path.is_file():
         raise UserError(f"no file {path}: give the npz of the data set with --path")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in wanted if name not in archive]
-            if missing:
-                raise UserError(f"{path} must hold the arrays {wanted}; missing: {missing}")
-            return {name: archive[name] for name in wanted}
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} must be an npz of plain arrays, made by np.savez: {error}"
-        ) from error
+        arrays = read_npz(path)
+    except ValueError as error:
+        raise UserError(f"{path} must be an npz of plain arrays, made by np.savez") from error
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        raise UserError(f"{path} must hold the arrays {wanted}; missing: {missing}")
+    return arrays
 
 
 def _checked_split(

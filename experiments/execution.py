@@ -8,8 +8,10 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from multiprocessing import get_context, parent_process
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as StopEvent
@@ -22,6 +24,7 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training import Interruption, Learner, Run, train
 
 BACKENDS = ("torch",)
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ def execute(
                 results[names[future]] = future.result()
                 on_done(names[future])
         return results
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a training process died (out of memory?): --resume goes on, fewer --jobs need less"
+        ) from error
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
@@ -88,14 +95,16 @@ def execute(
         steps.close()
 
 
-def check_backend(backend: str) -> None:
-    """UserError unless a learner for `backend` exists and its framework is installed."""
-    if backend not in BACKENDS:
-        raise UserError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
-    from importlib.util import find_spec
-
-    if find_spec(backend) is None:
-        raise UserError(f"{backend} is not installed: pip install 'loss-balance[{backend}]'")
+def check_source(source: Source) -> None:
+    """UserError unless the backend has a learner and is installed, and the device is known."""
+    if source.backend not in BACKENDS:
+        raise UserError(f"unknown backend {source.backend!r}: choose from {', '.join(BACKENDS)}")
+    if find_spec(source.backend) is None:
+        raise UserError(
+            f"{source.backend} is not installed: pip install 'loss-balance[{source.backend}]'"
+        )
+    if source.device not in DEVICES:
+        raise UserError(f"unknown device {source.device!r}: choose from {', '.join(DEVICES)}")
 
 
 def _drain(steps: Queue[Step], on_step: Callable[[Step], None]) -> None:
@@ -144,5 +153,7 @@ def _learner(run: Run, data: Dataset, source: Source) -> Learner:
 
     from loss_balance.experiments.torch_learner import TorchLearner
 
+    if source.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("no CUDA device is at hand: choose --device cpu")
     torch.set_num_threads(1)  # runs side by side: more threads each would only wait for each other
     return TorchLearner(run, data, source.device)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from loss_balance.experiments.data import Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.recipes import Recipe, epoch_order
 from loss_balance.reference_models.spec import AnytimeSpec
+from loss_balance.reference_models.weights import load as read_npz
 from loss_balance.schemes import Scheme
 
 Arrays = dict[str, NDArray[Any]]
@@ -166,8 +166,8 @@ def _save_epoch(folder: Path, epoch: int, losses: NDArray[np.float64], learner: 
         file.write(json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    state = {f"state/{name}": array for name, array in learner.state().items()}
-    write_arrays(folder / "checkpoint.npz", {"epochs": np.array(epoch + 1), **state})
+    checkpoint = {"epochs": np.array(epoch + 1), **learner.state()}
+    write_arrays(folder / "checkpoint.npz", checkpoint)
 
 
 def _restore(folder: Path, learner: Learner) -> int:
@@ -177,13 +177,10 @@ def _restore(folder: Path, learner: Learner) -> int:
         metrics.unlink(missing_ok=True)
         return 0
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            epochs = int(archive["epochs"])
-            prefix = "state/"
-            learner.load_state(
-                {n.removeprefix(prefix): archive[n] for n in archive if n.startswith(prefix)}
-            )
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(file)
+        epochs = int(arrays.pop("epochs"))
+        learner.load_state(arrays)
+    except (ValueError, KeyError) as error:
         raise UserError(f"{file} cannot be read ({error}): start anew with --overwrite") from error
     lines = metrics.read_text().splitlines(keepends=True)
     write_atomically(metrics, "".join(lines[:epochs]).encode())

@@ -1,7 +1,12 @@
+import importlib
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# What this environment must have: an importorskip cannot hide a broken installation.
+for module in filter(None, os.environ.get("LOSS_BALANCE_REQUIRE", "").split(",")):
+    importlib.import_module(module)
 
 # No deadline: where a compiler runs, the first example is slow. Derandomised: CI repeats itself.
 # Executors differ by design: every balancer inherits the contract's tests.

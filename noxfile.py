@@ -1,0 +1,59 @@
+"""Everything that checks the project: `nox` runs lint, types and tests, `nox -s demo` the main job.
+
+One framework per environment and process; `constraints.txt` says which versions.
+"""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+EXTRAS = {"numpy": "", "torch": "[torch,experiments]"}
+NEEDED = {"numpy": "numpy", "torch": "torch,sklearn,typer"}  # what its tests must not skip
+
+
+def install(session: nox.Session, extras: str, *tools: str) -> None:
+    """Installs the wheel and tools; a stale build folder would put deleted files into it."""
+    shutil.rmtree("build", ignore_errors=True)
+    session.install("-c", "constraints.txt", f".{extras}", *tools)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install("-c", "constraints.txt", "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy on the installed wheel, as users have it."""
+    install(session, "[all]", "mypy")
+    session.run("mypy", "-p", "loss_balance")
+
+
+@nox.session
+@nox.parametrize("framework", list(EXTRAS))
+def tests(session: nox.Session, framework: str) -> None:
+    """Pytest with one framework; arguments after -- go to pytest."""
+    install(session, EXTRAS[framework], "pytest", "pytest-xdist", "hypothesis", "setuptools")
+    session.run(
+        "pytest",
+        "--numprocesses=auto",
+        *session.posargs,
+        env={"LOSS_BALANCE_REQUIRE": NEEDED[framework]},
+    )
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job on its default data; arguments after -- go to `loss-balance compare`."""
+    install(session, "[torch,experiments]")
+    folder = Path("runs", "demo")
+    arguments = session.posargs or ["--overwrite"]
+    session.run("loss-balance", "compare", "--out", str(folder), *arguments)
