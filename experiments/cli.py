@@ -91,20 +91,19 @@ def compare(
         str, typer.Option(help="Any of const, linear, half-end, adaloss, opt; with commas.")
     ] = "const,linear,adaloss,opt",
     epochs: Annotated[
-        int | None, typer.Option(min=1, help=_per_data("epochs"), rich_help_panel=TRAINING)
+        int | None, typer.Option(help=_per_data("epochs"), rich_help_panel=TRAINING)
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(min=1e-9, help=_per_data("learning_rate"), rich_help_panel=TRAINING),
+        typer.Option(help=_per_data("learning_rate"), rich_help_panel=TRAINING),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=2, rich_help_panel=TRAINING)] = 64,
+    batch_size: Annotated[int, typer.Option(rich_help_panel=TRAINING)] = 64,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Runs per scheme: seeds 0, 1, ...", rich_help_panel=TRAINING)
+        int, typer.Option(help="Runs per scheme: seeds 0, 1, ...", rich_help_panel=TRAINING)
     ] = 1,
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1,
             help="Runs side by side, one thread each.",
             show_default="one per core",
             rich_help_panel=TRAINING,
@@ -113,14 +112,14 @@ def compare(
     device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=TRAINING)] = "cpu",
     gamma: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of constant weights.", rich_help_panel=ADALOSS),
+        typer.Option(help="Share of constant weights.", rich_help_panel=ADALOSS),
     ] = 0.05,
     decay: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Of the running means, below 1.", rich_help_panel=ADALOSS),
+        typer.Option(help="Of the running means, below 1.", rich_help_panel=ADALOSS),
     ] = 0.99,
     final_weight: Annotated[
-        float, typer.Option(min=0, help="Factor for the last exit.", rich_help_panel=ADALOSS)
+        float, typer.Option(help="Factor for the last exit.", rich_help_panel=ADALOSS)
     ] = 1.0,
     out: Annotated[
         Path, typer.Option(help="Folder for runs and report.", rich_help_panel=OUTPUT)
@@ -139,8 +138,11 @@ def compare(
 ) -> None:
     """Train one network with several weight schemes and show each exit against OPT.
 
-    OPT trains one network per depth for that exit alone. The result is a table, and in --out
-    summary.json, curves.png and report.html. Ctrl-C is safe: --resume goes on from there.
+    OPT is one network per depth, trained for that exit alone.
+
+    Prints a table and writes summary.json, curves.png and report.html to --out.
+
+    Ctrl-C is safe: the same command with --resume goes on from there.
     """
     options = comparing.Options(
         backend=backend,
@@ -157,7 +159,7 @@ def compare(
         decay=decay,
         final_weight=final_weight,
     )
-    workers = jobs or _cores()
+    workers = _cores() if jobs is None else jobs
     finished = comparing.compare(options, out, workers, resume=resume, overwrite=overwrite)
     if not finished:
         raise typer.Exit(130)

@@ -29,6 +29,7 @@ from loss_balance.experiments.execution import Results, Source, Step, check_sour
 from loss_balance.experiments.recipes import RECIPES
 from loss_balance.experiments.training import Run, write_json
 from loss_balance.reference_models import families
+from loss_balance.schemes import check_count
 
 console = Console()
 
@@ -58,6 +59,8 @@ def compare(options: Options, folder: Path, workers: int, *, resume: bool, overw
     Raises:
         UserError: an option or a file is not as it must be.
     """
+    if workers < 1:
+        raise UserError(f"jobs must be a whole number of at least 1, got {workers}")
     source = Source(options.data, options.path, options.backend, options.device)
     check_source(source)
     data = load(options.data, options.path)
@@ -78,12 +81,15 @@ def compare(options: Options, folder: Path, workers: int, *, resume: bool, overw
 
 def plan(options: Options, data: Dataset) -> Comparison:
     """The comparison that the options describe; UserError where they do not fit the data."""
-    recipe = replace(RECIPES[options.data], batch_size=options.batch_size)
-    if options.epochs is not None:
-        recipe = replace(recipe, epochs=options.epochs)
-    if options.learning_rate is not None:
-        recipe = replace(recipe, learning_rate=options.learning_rate)
+    changed: dict[str, Any] = {
+        "batch_size": options.batch_size,
+        "epochs": options.epochs,
+        "learning_rate": options.learning_rate,
+    }
+    given = {name: value for name, value in changed.items() if value is not None}
     try:
+        check_count("seeds", options.seeds)
+        recipe = replace(RECIPES[options.data], **given)
         spec = families.get(
             options.network, num_classes=data.num_classes, input_shape=data.input_shape
         )

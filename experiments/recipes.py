@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loss_balance.schemes import check_count, check_range
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -21,6 +23,13 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 1e-4
 
+    def __post_init__(self) -> None:
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+        check_range("learning_rate", self.learning_rate, 0.0, open_low=True)
+        check_range("momentum", self.momentum, 0.0, 1.0, open_high=True)
+        check_range("weight_decay", self.weight_decay, 0.0)
+
     def rate(self, epoch: int) -> float:
         """The learning rate in `epoch`, counted from 0."""
         return self.learning_rate * 0.1 ** (
@@ -33,7 +42,7 @@ class Recipe:
 
 
 RECIPES = {
-    "digit-pairs": Recipe(epochs=20, learning_rate=0.2),
+    "digit-pairs": Recipe(epochs=25, learning_rate=0.2),
     "digits": Recipe(epochs=10),
     "npz": Recipe(epochs=30),
 }

@@ -57,13 +57,15 @@ def table(measured: Outcome, metric: str) -> list[list[str]]:
 def _cells(measured: Outcome, name: str, metric: str) -> list[str]:
     values = measured.at_fractions(name, metric) * (100 if metric == "test_error" else 1)
     digits = 1 if metric == "test_error" else 3
+    several = len(values) > 1
     cells = [f"{mean:.{digits}f}" for mean in values.mean(axis=0)]
-    if len(values) > 1:
+    if several:
         spread = values.std(axis=0, ddof=1)
         cells = [f"{cell} ±{sd:.{digits}f}" for cell, sd in zip(cells, spread, strict=True)]
     if OPT in measured.curves and name != OPT:
         over = measured.increase(name, metric, OPT)
-        cells = [f"{cell} ({_percent(x)})" for cell, x in zip(cells, over, strict=True)]
+        gap = "\n" if several else " "  # on one line four such cells are too wide for a terminal
+        cells = [f"{cell}{gap}({_percent(x)})" for cell, x in zip(cells, over, strict=True)]
     return cells
 
 

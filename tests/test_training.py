@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_a_diverging_run_says_so(tmp_path):
-    with pytest.raises(UserError, match="not finite in epoch .* try a smaller --learning-rate"):
+    with pytest.raises(UserError, match=r"not finite in epoch .* try a smaller --learning-rate"):
         run(tmp_path, learning_rate=1e30)
 
 
