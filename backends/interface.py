@@ -27,7 +27,8 @@ def in_order(losses: Any, names: tuple[str, ...] | None, num_losses: int) -> Any
 
     Args:
         losses: a sequence of scalars, a mapping from name to scalar, or an array of shape
-            (num_losses,). A scalar may be None: absent in this step.
+            (num_losses,). A scalar may be None: absent in this step. That they are scalars is for
+            the adapter to check, with `not_scalar`.
         names: the order of a mapping's entries.
         num_losses: how many losses the scheme weighs.
 
@@ -48,6 +49,13 @@ def in_order(losses: Any, names: tuple[str, ...] | None, num_losses: int) -> Any
     return losses
 
 
+def not_scalar(index: int, shape: Sequence[int]) -> ValueError:
+    """The error for a loss that was not reduced."""
+    return ValueError(
+        f"each loss must be a scalar (reduce it first), loss {index} has shape {tuple(shape)}"
+    )
+
+
 def _by_name(losses: Mapping[str, Any], names: tuple[str, ...] | None) -> list[Any]:
     if names is None:
         raise ValueError("a mapping of losses needs Balancer(..., names=[...]) for its order")
@@ -64,12 +72,6 @@ def _checked_list(losses: Sequence[Any], num_losses: int) -> list[Any]:
         raise ValueError(f"expected {num_losses} losses, got {len(losses)}")
     if all(loss is None for loss in losses):
         raise ValueError("at least one loss must be present in a step, all are None")
-    for i, loss in enumerate(losses):
-        if tuple(getattr(loss, "shape", ())) != ():
-            raise ValueError(
-                f"each loss must be a scalar (reduce it first), loss {i} has shape "
-                f"{tuple(loss.shape)}"
-            )
     return list(losses)
 
 

@@ -14,6 +14,7 @@ from loss_balance.backends.interface import (
     check_exported,
     check_names,
     in_order,
+    not_scalar,
     weight_metrics,
 )
 from loss_balance.schemes import Scheme, State
@@ -110,6 +111,9 @@ class Balancer:
         ordered = in_order(losses, self.names, count)
         present = np.ones(count, bool)
         if isinstance(ordered, list):
+            for i, loss in enumerate(ordered):
+                if np.ndim(loss):
+                    raise not_scalar(i, np.shape(loss))
             present = np.array([loss is not None for loss in ordered])
             values = np.array([loss for loss in ordered if loss is not None])
             ordered = np.zeros(count, values.dtype)

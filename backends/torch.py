@@ -22,6 +22,7 @@ from loss_balance.backends.interface import (
     check_exported,
     check_names,
     in_order,
+    not_scalar,
     weight_metrics,
 )
 from loss_balance.schemes import Scheme, State
@@ -172,10 +173,15 @@ class Balancer(nn.Module):
 
 def _stack(losses: list[Tensor | None]) -> tuple[Tensor, Tensor | None]:
     """Scalars to a vector; an absent one is 0 and, if there is any, False in the second result."""
+    absent = False
     for i, loss in enumerate(losses):
-        if loss is not None and not isinstance(loss, Tensor):
+        if loss is None:
+            absent = True
+        elif not isinstance(loss, Tensor):
             raise ValueError(f"each loss must be a tensor, loss {i} is a {type(loss).__name__}")
-    if all(loss is not None for loss in losses):
+        elif loss.dim():
+            raise not_scalar(i, loss.shape)
+    if not absent:
         return torch.stack(losses), None  # type: ignore[arg-type]
     like = next(loss for loss in losses if loss is not None).detach()
     zero, one = torch.zeros_like(like), torch.ones_like(like)  # filled on the device, no copy to it

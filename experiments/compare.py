@@ -22,7 +22,7 @@ from rich.table import Table
 
 from loss_balance.adaloss import AdaLoss
 from loss_balance.experiments import report
-from loss_balance.experiments.comparison import OPT, Comparison, Outcome, outcome
+from loss_balance.experiments.comparison import AT, OPT, Comparison, Outcome, outcome
 from loss_balance.experiments.data import Dataset, load
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.execution import Results, Source, Step, check_source, execute
@@ -108,7 +108,7 @@ def plan(options: Options, data: Dataset) -> Comparison:
 
 def show(measured: Outcome, folder: Path) -> None:
     """The tables and findings, on the terminal."""
-    columns = list(zip(report.AT, report.exit_numbers(measured), strict=True))
+    columns = list(zip(AT, report.exit_numbers(measured), strict=True))
     for metric in report.TITLES:
         table = Table(title=report.heading(metric), title_justify="left")
         table.add_column("scheme")

@@ -18,6 +18,7 @@ from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.schemes import Constant, HalfEnd, Linear, Scheme, Single
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the cost, where the paper compares (Fig. 2a, Table 3a)
+AT = ("1/4", "1/2", "3/4", "1")  # FRACTIONS in print
 OPT = "opt"
 SCHEMES = ("const", "linear", "half-end", "adaloss", OPT)
 

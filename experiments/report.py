@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import loss_balance
-from loss_balance.experiments.comparison import FRACTIONS, OPT, Comparison, Outcome
-from loss_balance.experiments.training import read_metrics, write_atomically, write_json
+from loss_balance.experiments import plots
+from loss_balance.experiments.comparison import AT, FRACTIONS, OPT, Outcome
+from loss_balance.experiments.training import write_atomically, write_json
 
 TITLES = {"train_loss": "training loss", "test_error": "test error"}
-AT = ("1/4", "1/2", "3/4", "1")  # FRACTIONS, as the paper prints them
-COLORS = {"const": "C0", "linear": "C2", "half-end": "C4", "adaloss": "C3", OPT: "black"}
-MILLION = 1e6
 
 
 def write(folder: Path, measured: Outcome, config: dict[str, Any]) -> None:
     """Writes the three files into `folder`, which holds the runs."""
     write_json(folder / "summary.json", summary(measured, config))
-    picture = _picture(folder, measured)
+    picture = plots.draw(folder, measured)
     write_atomically(folder / "curves.png", picture)
     page = _page(measured, config, picture)
     write_atomically(folder / "report.html", page.encode())
@@ -85,7 +79,8 @@ def findings(measured: Outcome) -> list[str]:
     if "adaloss" not in measured.curves:
         return []
     rivals = [n for n in ("const", "linear", "half-end") if n in measured.curves]
-    lines = [_finding(measured, rival, metric) for rival in rivals for metric in TITLES]
+    lines = [_trade(measured)] if "const" in rivals else []
+    lines += [_finding(measured, rival, metric) for rival in rivals for metric in TITLES]
     seeds = len(measured.comparison.seeds)
     lines.append(
         "One seed: how much of this is chance is not known."
@@ -93,6 +88,17 @@ def findings(measured: Outcome) -> list[str]:
         else f"Means over {seeds} seeds; the ± in the tables is their standard deviation."
     )
     return lines
+
+
+def _trade(measured: Outcome) -> str:
+    """The paper's claim in one sentence, and whether it showed."""
+    change = measured.increase("adaloss", "train_loss", "const")
+    verdict = "traded" if change[0] > 0 > change[-1] else "did not trade"
+    return (
+        f"Against constant weights AdaLoss {verdict} early exits for late ones here: training loss "
+        f"{_percent(change[0])} at 1/4 of the cost, "
+        f"{_percent(change[-1])} at the end."
+    )
 
 
 def _finding(measured: Outcome, rival: str, metric: str) -> str:
@@ -119,70 +125,6 @@ def _percent(x: float) -> str:
 
 def _and(parts: Sequence[str]) -> str:
     return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
-
-
-def _picture(folder: Path, measured: Outcome) -> bytes:
-    with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}):
-        figure = Figure(figsize=(11, 7.5), layout="constrained")
-        axes = figure.subplots(2, 2)
-        _against_cost(axes[0, 0], measured, "test_error")
-        _against_cost(axes[0, 1], measured, "train_loss")
-        _relative(axes[1, 0], measured)
-        _weights_over_time(axes[1, 1], folder, measured.comparison)
-        data = io.BytesIO()
-        # No software tag and no date: the same numbers make the same file.
-        figure.savefig(data, format="png", dpi=120, metadata={"Software": None})
-    return data.getvalue()
-
-
-def _against_cost(axes: Axes, measured: Outcome, metric: str) -> None:
-    for name, curve in measured.curves.items():
-        values = getattr(curve, metric) * (100 if metric == "test_error" else 1)
-        cost = np.array(curve.multiply_adds) / MILLION
-        style, size = ("*", 11.0) if name == OPT else ("o-", 3.5)
-        color = COLORS[name]
-        axes.plot(cost, values.mean(axis=0), style, markersize=size, color=color, label=name)
-        if len(values) > 1 and name != OPT:
-            low, high = values.min(axis=0), values.max(axis=0)
-            axes.fill_between(cost, low, high, color=color, alpha=0.12, linewidth=0)
-    axes.set_xlabel("million multiply-adds up to the exit")
-    axes.set_yscale("log" if metric == "train_loss" else "linear")
-    axes.set_title(
-        "test error of each exit, %" if metric == "test_error" else "training loss of each exit"
-    )
-    axes.legend()
-
-
-def _relative(axes: Axes, measured: Outcome) -> None:
-    """As the paper's Fig. 2a, at the exits where OPT was trained; without OPT, against const."""
-    base = OPT if OPT in measured.curves else next(iter(measured.curves))
-    for name in measured.curves:
-        if name != base:
-            change = 100 * measured.increase(name, "train_loss", base)
-            axes.plot(range(len(AT)), change, marker="o", color=COLORS[name], label=name)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(AT)), AT)
-    axes.set_xlabel("fraction of the cost")
-    axes.set_title(f"training loss over that of {base}, %")
-    if len(measured.curves) > 1:
-        axes.legend()
-
-
-def _weights_over_time(axes: Axes, folder: Path, comparison: Comparison) -> None:
-    name = "adaloss" if "adaloss" in comparison.shared else next(iter(comparison.shared), None)
-    if name is None:
-        axes.set_axis_off()
-        return
-    seed = comparison.seeds[0]
-    epochs = read_metrics(folder / "runs" / comparison.run_name(name, seed))
-    weights = np.array([epoch["loss_weight"] for epoch in epochs])
-    colors = mpl.colormaps["viridis"](np.linspace(0, 0.92, weights.shape[1]))
-    for k, color in enumerate(colors):
-        axes.plot(range(1, len(weights) + 1), weights[:, k], color=color, label=f"exit {k + 1}")
-    axes.set_xlabel("epoch")
-    axes.set_ylim(0, 1.05)
-    axes.set_title(f"{name}: weight of each exit's loss (seed {seed})")
-    axes.legend(ncols=2 + weights.shape[1] // 12, fontsize=7)
 
 
 def _page(measured: Outcome, config: dict[str, Any], picture: bytes) -> str:
