@@ -77,6 +77,7 @@ def _weights_over_time(axes: Axes, folder: Path, comparison: Comparison) -> None
     for k, color in enumerate(colors):
         axes.plot(range(1, len(weights) + 1), weights[:, k], color=color, label=f"exit {k + 1}")
     axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(0, 1.05)
     axes.set_title(f"{name}: weight of each exit's loss (seed {seed})")
     axes.legend(ncols=2 + weights.shape[1] // 12, fontsize=7)

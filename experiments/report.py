@@ -145,5 +145,6 @@ def _page(measured: Outcome, config: dict[str, Any], picture: bytes) -> str:
         picture=base64.b64encode(picture).decode(),
         config=config,
         has_opt=OPT in measured.curves,
+        seeds=len(measured.comparison.seeds),
         zip=zip,
     )
