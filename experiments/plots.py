@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.comparison import AT, OPT, Comparison, Outcome
 from loss_balance.experiments.training import read_metrics
@@ -77,7 +78,7 @@ def _weights_over_time(axes: Axes, folder: Path, comparison: Comparison) -> None
     for k, color in enumerate(colors):
         axes.plot(range(1, len(weights) + 1), weights[:, k], color=color, label=f"exit {k + 1}")
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, 1.05)
     axes.set_title(f"{name}: weight of each exit's loss (seed {seed})")
     axes.legend(ncols=2 + weights.shape[1] // 12, fontsize=7)
