@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from loss_balance.schemes import Array, Scheme, State
+from loss_balance.base import AnyState, Array, Scheme
 
 NEGATIVE = "losses must not be negative (AdaLoss divides by their mean), got {}"
 
@@ -75,8 +75,8 @@ def _checked_list(losses: Sequence[Any], num_losses: int) -> list[Any]:
     return list(losses)
 
 
-def check_exported(exported: Mapping[str, Array], scheme: Scheme) -> State:
-    """A NumPy State from what some balancer's `export_state()` gave, in any framework.
+def check_exported(exported: Mapping[str, Array], scheme: Scheme) -> AnyState:
+    """A state of NumPy arrays from what some balancer's `export_state()` gave, in any framework.
 
     Raises:
         ValueError: names that are missing or unknown, shapes or values that cannot be, all in one

@@ -17,7 +17,7 @@ from loss_balance.backends.interface import (
     not_scalar,
     weight_metrics,
 )
-from loss_balance.schemes import Scheme, State
+from loss_balance.base import AnyState, Scheme
 
 
 class Balancer:
@@ -52,7 +52,7 @@ class Balancer:
         self.names = check_names(names, self.scheme.num_losses)
         self.dtype = np.dtype(dtype)
         self.training = True
-        self.state: State = self.scheme.init(np, self.dtype)
+        self.state: AnyState = self.scheme.init(np, self.dtype)
 
     def __call__(
         self,
@@ -94,12 +94,9 @@ class Balancer:
     def import_state(self, exported: Mapping[str, ArrayLike]) -> None:
         """Continues from `export_state()` of any backend; ValueError if it does not fit."""
         given = check_exported(exported, self.scheme)
-        self.state = State(
-            *(
-                np.array(new, dtype=np.asarray(old).dtype)
-                for new, old in zip(given, self.state, strict=True)
-            )
-        )
+        pairs = zip(given, self.state, strict=True)
+        arrays = [np.array(new, dtype=np.asarray(old).dtype) for new, old in pairs]
+        self.state = type(self.state)(*arrays)
 
     def metrics(self) -> dict[str, float]:
         """`{"loss_weight/<name>": weight}`; a weight at gamma is on AdaLoss's floor."""

@@ -25,7 +25,7 @@ from loss_balance.backends.interface import (
     not_scalar,
     weight_metrics,
 )
-from loss_balance.schemes import Scheme, State
+from loss_balance.base import Scheme
 
 
 class Balancer(nn.Module):
@@ -72,7 +72,9 @@ class Balancer(nn.Module):
         self.process_group = process_group
         self.sync = sync
         self._checked = False
-        for name, value in self.scheme.init(torch, dtype)._asdict().items():
+        state = self.scheme.init(torch, dtype)
+        self._state_type = type(state)
+        for name, value in state._asdict().items():
             self.register_buffer(name, value)
 
     def forward(
@@ -121,7 +123,7 @@ class Balancer(nn.Module):
         losses = losses.to(self.average.dtype)
         if self.sync and _world_size(self.process_group) > 1:
             losses, present = _mean_over_replicas(losses, present, self.process_group)
-        old = State(self.average, self.weights, self.step, self.skipped)
+        old = self._state_type(*(getattr(self, name) for name in self._state_type._fields))
         new = self.scheme.update(old, losses, torch, present)
         # In place, for CUDA graphs, but never onto itself: backward holds a fixed scheme's weights.
         changed = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
@@ -152,7 +154,7 @@ class Balancer(nn.Module):
 
     def export_state(self) -> dict[str, np.ndarray]:
         """The state as NumPy arrays that `import_state` of any backend takes."""
-        return {name: getattr(self, name).cpu().numpy().copy() for name in State._fields}
+        return {name: getattr(self, name).cpu().numpy().copy() for name in self._state_type._fields}
 
     @torch.no_grad()
     def import_state(self, exported: Mapping[str, Any]) -> None:

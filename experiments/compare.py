@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from loss_balance.adaloss import AdaLoss
+from loss_balance.base import check_count
 from loss_balance.experiments import report
 from loss_balance.experiments.comparison import AT, OPT, Comparison, Outcome, outcome
 from loss_balance.experiments.data import Dataset, load
@@ -29,7 +30,6 @@ from loss_balance.experiments.execution import Results, Source, Step, check_sour
 from loss_balance.experiments.recipes import RECIPES
 from loss_balance.experiments.training import Run, write_json
 from loss_balance.reference_models import families
-from loss_balance.schemes import check_count
 
 console = Console()
 

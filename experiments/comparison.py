@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loss_balance.adaloss import AdaLoss
+from loss_balance.base import Scheme
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.execution import Results
 from loss_balance.experiments.recipes import Recipe
 from loss_balance.experiments.training import Run
 from loss_balance.reference_models.spec import AnytimeSpec
-from loss_balance.schemes import Constant, HalfEnd, Linear, Scheme, Single
+from loss_balance.schemes import Constant, HalfEnd, Linear, Single
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the cost, where the paper compares (Fig. 2a, Table 3a)
 AT = ("1/4", "1/2", "3/4", "1")  # FRACTIONS in print

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loss_balance.schemes import check_count, check_range
+from loss_balance.base import check_count, check_range
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from loss_balance.base import Scheme
 from loss_balance.experiments.data import Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.recipes import Recipe, epoch_order
 from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.reference_models.weights import load as read_npz
-from loss_balance.schemes import Scheme
 
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int, int, float], bool]  # (epoch, step, loss of the last exit) -> go on

@@ -1,18 +1,33 @@
 """Balance many losses: AdaLoss and its peers, with one formula for every framework."""
 
 from loss_balance.adaloss import AdaLoss, LinearSchedule
-from loss_balance.schemes import Constant, HalfEnd, Linear, Scheme, Single, State, Static
+from loss_balance.base import Scheme, State
+from loss_balance.schemes import (
+    Constant,
+    DynamicWeightAverage,
+    HalfEnd,
+    Linear,
+    LogLoss,
+    Single,
+    SoftmaxInverse,
+    Static,
+    UncertaintyWeighting,
+)
 
 __all__ = [
     "AdaLoss",
     "Constant",
+    "DynamicWeightAverage",
     "HalfEnd",
     "Linear",
     "LinearSchedule",
+    "LogLoss",
     "Scheme",
     "Single",
+    "SoftmaxInverse",
     "State",
     "Static",
+    "UncertaintyWeighting",
 ]
 
 

@@ -9,11 +9,12 @@ formula: every backend calls it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from loss_balance.schemes import (
+from loss_balance.base import (
     Array,
     Namespace,
     Scheme,
@@ -52,8 +53,36 @@ class LinearSchedule:
         return low + (high - low) / self.steps * away
 
 
+class AveragingScheme(Scheme):
+    """A scheme whose weights follow from a running mean of each loss, with `decay`."""
+
+    decay: float
+
+    @abstractmethod
+    def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:
+        """The weights for these averages, both shape (L,); `step` updates came before this one."""
+
+    def initial_weights(self) -> tuple[float, ...]:
+        return (1.0,) * self.num_losses
+
+    def update(
+        self, state: State, losses: Array, xp: Namespace, present: Array | None = None
+    ) -> State:
+        """Moves the averages of good values and weighs anew; arguments as in `Scheme.update`."""
+        clipped, bad = screen(losses, xp, present)
+        frozen = bad if present is None else bad | xp.logical_not(present)
+        if self.decay < 0.5:  # from the nearer end, or float32 cancels
+            moved = lerp(clipped, state.average, self.decay, xp)
+        else:
+            moved = lerp(state.average, clipped, 1.0 - self.decay, xp)
+        moved = xp.where(state.average < 0.0, clipped, moved)  # the first valid value starts it
+        average = xp.where(frozen, state.average, moved)
+        weights = xp.where(bad, state.weights, self.weigh(average, state.step, xp))
+        return State(average, weights, state.step + 1, xp.add(state.skipped, bad))
+
+
 @dataclass(frozen=True)
-class AdaLoss(Scheme):
+class AdaLoss(AveragingScheme):
     r"""Adaptive loss balancing (paper Eq. 3 and Eq. 6, Appendix B).
 
     With p = (1, ..., 1, `final_weight`), after each step
@@ -104,28 +133,17 @@ class AdaLoss(Scheme):
         check_count("update_every", self.update_every)
         check_range("floor", self.floor, 0.0)
 
-    def initial_weights(self) -> tuple[float, ...]:
-        return (1.0,) * self.num_losses
-
     def update(
         self, state: State, losses: Array, xp: Namespace, present: Array | None = None
     ) -> State:
-        """One step of the formula above; arguments as in `Scheme.update`."""
-        clipped, bad = screen(losses, xp, present)
-        frozen = bad if present is None else bad | xp.logical_not(present)
-        if self.decay < 0.5:  # from the nearer end, or float32 cancels
-            moved = lerp(clipped, state.average, self.decay, xp)
-        else:
-            moved = lerp(state.average, clipped, 1.0 - self.decay, xp)
-        moved = xp.where(state.average < 0.0, clipped, moved)  # the first valid value starts it
-        average = xp.where(frozen, state.average, moved)
-        weights = xp.where(bad, state.weights, self._weights(average, state.step, xp))
-        step = state.step + 1
-        if self.update_every > 1:
-            weights = xp.where(step % self.update_every == 0, weights, state.weights)
-        return State(average, weights, step, xp.add(state.skipped, bad))
+        new = super().update(state, losses, xp, present)
+        if self.update_every == 1:
+            return new
+        due = new.step % self.update_every == 0
+        return new._replace(weights=xp.where(due, new.weights, state.weights))
 
-    def _weights(self, average: Array, step: Array, xp: Namespace) -> Array:
+    def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:
+        """Alpha scaling and gamma-mixing."""
         gamma = self.gamma(step, xp, average.dtype) if callable(self.gamma) else self.gamma
         active = average > self.floor
         ratio = average  # average_i / p_i

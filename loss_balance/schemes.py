@@ -1,78 +1,41 @@
-"""Weight schemes: what weight each of several losses gets in their sum.
+"""Weight schemes other than AdaLoss: fixed weights, and the adaptive baselines beside it.
 
-A scheme is a frozen dataclass of hyperparameters with two pure functions, `init` and `update`,
-over a `State` of arrays. Every function takes the array namespace `xp` (`numpy`, `torch`,
-`jax.numpy`, or an object with the few names used here), so that one text of the formula serves
-every framework, eager or traced. Hence the house rules in `update`: no branch on a value, no item
-assignment, no `float()`.
+The fixed ones are scaled so that their largest weight is 1, as AdaLoss's is. The adaptive baselines
+give the weights that were published; `scaled=True` divides them by the largest, so that a learning
+rate made for AdaLoss or constant weights fits them too.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-Array = Any  # an array of whatever namespace `xp` is
-Namespace = Any  # a module satisfies no Protocol, so this is documented rather than typed
+from loss_balance.adaloss import AveragingScheme
+from loss_balance.base import (
+    AnyState,
+    Array,
+    Namespace,
+    Scheme,
+    State,
+    check_count,
+    check_range,
+    screen,
+)
 
-UNSEEN = -1.0  # the average of a loss that had no valid value yet; a real average is never negative
-
-
-class State(NamedTuple):
-    """What a scheme remembers between steps, L losses."""
-
-    average: (
-        Array  # shape (L,), running mean of each loss, UNSEEN (-1) before its first valid value
-    )
-    weights: Array  # shape (L,), the weights to use now
-    step: Array  # shape (), int32, number of updates
-    skipped: Array  # shape (L,), int32, how often each loss was NaN, infinite or negative
-
-
-class Scheme(ABC):
-    """Interface of all schemes: hyperparameters only, the state is passed in and returned."""
-
-    num_losses: int
-
-    @abstractmethod
-    def initial_weights(self) -> tuple[float, ...]:
-        """The weights before the first update, one per loss."""
-
-    @abstractmethod
-    def update(
-        self, state: State, losses: Array, xp: Namespace, present: Array | None = None
-    ) -> State:
-        """The state after one step.
-
-        Args:
-            state: what `init` or the previous `update` returned.
-            losses: shape (num_losses,), detached, float32 or wider.
-            xp: namespace of the arrays.
-            present: shape (num_losses,), bool; False where a loss is absent in this step and its
-                entry in `losses` means nothing. None says that all are present.
-        """
-
-    def init(self, xp: Namespace, dtype: Any = None) -> State:
-        """The state before the first step, in `dtype` (default: the namespace's own float)."""
-        weights = xp.asarray(list(self.initial_weights()), dtype=dtype)
-        return State(
-            average=xp.full_like(weights, UNSEEN),
-            weights=weights,
-            step=xp.zeros((), dtype=xp.int32),
-            skipped=xp.zeros_like(weights, dtype=xp.int32),
-        )
-
-
-def screen(losses: Array, xp: Namespace, present: Array | None) -> tuple[Array, Array]:
-    """Separates good from bad values: (`losses` made finite except for NaN, bad).
-
-    `bad`, shape (L,), is True where a present loss is NaN, infinite or negative.
-    """
-    clipped = xp.clip(losses, 0.0, float(xp.finfo(losses.dtype).max))
-    bad = clipped != losses  # NaN differs from itself
-    return clipped, bad if present is None else bad & present
+__all__ = [
+    "Constant",
+    "DynamicWeightAverage",
+    "HalfEnd",
+    "Linear",
+    "LogLoss",
+    "Scheme",
+    "Single",
+    "SoftmaxInverse",
+    "State",
+    "Static",
+    "UncertaintyWeighting",
+]
 
 
 class FixedScheme(Scheme):
@@ -184,27 +147,206 @@ class Static(FixedScheme):
         return self.weights
 
 
-def check_count(name: str, value: int) -> None:
-    """ValueError unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+@dataclass(frozen=True)
+class LogLoss(AveragingScheme):
+    r"""Weights 1 / loss: the gradient of :math:`\sum_i \log \ell_i`, the paper's Eq. 3 unmixed.
+
+    Also known as the geometric mean or as the logarithm in DB-MTL (Lin et al. 2023,
+    arXiv:2308.12029). With `decay` > 0 the running mean stands for the loss.
+    """
+
+    num_losses: int
+    decay: float = 0.0
+    floor: float = 1e-8
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("num_losses", self.num_losses)
+        check_range("decay", self.decay, 0.0, 1.0, open_high=True)
+        check_range("floor", self.floor, 0.0)
+
+    def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:  # noqa: ARG002
+        active = average > self.floor
+        return _published(1.0 / xp.where(active, average, 1.0), active, self.scaled, xp)
 
 
-def check_range(
-    name: str,
-    value: float,
-    low: float,
-    high: float = math.inf,
-    *,
-    open_low: bool = False,
-    open_high: bool = False,
-) -> None:
-    """ValueError unless `value` is a finite number from `low` to `high` (open ends excluded)."""
-    number = not isinstance(value, bool) and isinstance(value, (int, float))
-    above = number and (value > low or (value == low and not open_low))
-    below = number and value < math.inf and (value < high or (value == high and not open_high))
-    if not (above and below):
-        left = "(" if open_low else "["
-        right = ")" if open_high or high == math.inf else "]"
-        ends = f"{left}{low:g}, {high:g}{right}"
-        raise ValueError(f"{name} must be a number in {ends}, got {value!r}")
+@dataclass(frozen=True)
+class SoftmaxInverse(AveragingScheme):
+    r"""UW-SO: weights :math:`\mathrm{softmax}(1 / (T \ell_i))`, summing to 1.
+
+    Kirchdorfer et al. 2024, "Analytical Uncertainty-Based Loss Weighting in Multi-Task Learning"
+    (arXiv:2408.07985): the closed form of uncertainty weighting, tamed by a softmax. The
+    temperature T is in units of 1 / loss and has to be tuned; with `decay` > 0 the running mean
+    stands for the loss.
+    """
+
+    num_losses: int
+    temperature: float = 1.0
+    decay: float = 0.0
+    floor: float = 1e-8
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("num_losses", self.num_losses)
+        check_range("temperature", self.temperature, 0.0, open_low=True)
+        check_range("decay", self.decay, 0.0, 1.0, open_high=True)
+        check_range("floor", self.floor, 0.0)
+
+    def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:  # noqa: ARG002
+        active = average > self.floor
+        inverse = 1.0 / xp.where(active, average, 1.0)
+        exponent = xp.where(active, inverse, 0.0)
+        power = xp.exp((exponent - xp.max(exponent)) / self.temperature)
+        power = xp.where(active, power, 0.0)
+        total = xp.sum(power)
+        return _published(power / xp.where(total > 0.0, total, 1.0), active, self.scaled, xp)
+
+
+class UncertaintyState(NamedTuple):
+    """`State`, and the learned logarithm of each loss's variance."""
+
+    average: Array
+    weights: Array
+    step: Array
+    skipped: Array
+    log_variance: Array  # s, shape (L,)
+
+
+@dataclass(frozen=True)
+class UncertaintyWeighting(Scheme):
+    r"""UW: weights :math:`e^{-s_i}` with learned log-variances s (Kendall et al. 2018).
+
+    The published total is :math:`\sum_i e^{-s_i} \ell_i + s_i` (up to a factor 2), minimised over
+    the network and s alike. Its gradient for s is :math:`1 - e^{-s_i} \ell_i`, so `update` takes
+    the step of plain gradient descent itself and no optimiser has to know of s. The term
+    :math:`s_i` has no gradient for the network and is left out of the total, which therefore stays
+    positive. At rest a weight is the inverse of its loss.
+
+    Args:
+        num_losses: L, the number of losses.
+        learning_rate: of s. One step moves s by at most 1, or a large first loss would throw it.
+        floor: a loss at or below it leaves its s as it was; s stays within +-log(1 / floor).
+        scaled: divide the weights by the largest.
+    """
+
+    num_losses: int
+    learning_rate: float = 0.01
+    floor: float = 1e-8
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("num_losses", self.num_losses)
+        check_range("learning_rate", self.learning_rate, 0.0, open_low=True)
+        check_range("floor", self.floor, 0.0, 1.0, open_low=True)
+
+    def initial_weights(self) -> tuple[float, ...]:
+        return (1.0,) * self.num_losses
+
+    def init(self, xp: Namespace, dtype: Any = None) -> UncertaintyState:
+        state = super().init(xp, dtype)
+        return UncertaintyState(**state._asdict(), log_variance=xp.zeros_like(state.weights))
+
+    def update(
+        self, state: AnyState, losses: Array, xp: Namespace, present: Array | None = None
+    ) -> UncertaintyState:
+        clipped, bad = screen(losses, xp, present)
+        idle = bad | (clipped <= self.floor)
+        if present is not None:
+            idle = idle | xp.logical_not(present)
+        s = state.log_variance
+        slope = 1.0 - xp.exp(-s) * xp.where(idle, 0.0, clipped)
+        bound = math.log(1.0 / self.floor)
+        moved = xp.clip(s - xp.clip(self.learning_rate * slope, -1.0, 1.0), -bound, bound)
+        s = xp.where(idle, s, moved)
+        weights = _published(xp.exp(-s), s == s, self.scaled, xp)
+        return UncertaintyState(
+            average=state.average,
+            weights=xp.where(bad, state.weights, weights),
+            step=state.step + 1,
+            skipped=xp.add(state.skipped, bad),
+            log_variance=s,
+        )
+
+
+class WindowState(NamedTuple):
+    """`State` (its average over the present window), and what the windows before it left."""
+
+    average: Array
+    weights: Array
+    step: Array
+    skipped: Array
+    count: Array  # shape (L,), values in the present window
+    previous: Array  # shape (L,), mean of the last window, UNSEEN before one has ended
+
+
+@dataclass(frozen=True)
+class DynamicWeightAverage(Scheme):
+    r"""DWA: :math:`L \cdot \mathrm{softmax}(r_i / T)`, r the fall of each loss (Liu et al. 2019).
+
+    r is the mean loss of the last epoch over that of the epoch before it, 1 as long as there are
+    not two, so weights stand still within an epoch and sum to the number of losses.
+
+    Args:
+        num_losses: L, the number of losses.
+        window: updates per epoch.
+        temperature: T; large makes the weights even. The publication uses 2.
+        floor: where the earlier mean is at or below it, r is 1.
+        scaled: divide the weights by the largest.
+    """
+
+    num_losses: int
+    window: int
+    temperature: float = 2.0
+    floor: float = 1e-8
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("num_losses", self.num_losses)
+        check_count("window", self.window)
+        check_range("temperature", self.temperature, 0.0, open_low=True)
+        check_range("floor", self.floor, 0.0)
+
+    def initial_weights(self) -> tuple[float, ...]:
+        return (1.0,) * self.num_losses
+
+    def init(self, xp: Namespace, dtype: Any = None) -> WindowState:
+        state = super().init(xp, dtype)
+        return WindowState(
+            **state._asdict(), count=xp.zeros_like(state.weights), previous=state.average
+        )
+
+    def update(
+        self, state: AnyState, losses: Array, xp: Namespace, present: Array | None = None
+    ) -> WindowState:
+        clipped, bad = screen(losses, xp, present)
+        good = xp.logical_not(bad) if present is None else present & xp.logical_not(bad)
+        count = xp.where(good, state.count + 1.0, state.count)
+        moved = state.average + (clipped - state.average) / xp.where(good, count, 1.0)
+        average = xp.where(good, xp.where(count == 1.0, clipped, moved), state.average)
+        step = state.step + 1
+        ends = step % self.window == 0
+        seen = count > 0.0
+        weights = xp.where(bad, state.weights, self._weights(average, state.previous, seen, xp))
+        return WindowState(
+            average=average,
+            weights=xp.where(ends, weights, state.weights),
+            step=step,
+            skipped=xp.add(state.skipped, bad),
+            count=xp.where(ends, 0.0, count),
+            previous=xp.where(ends & seen, average, state.previous),
+        )
+
+    def _weights(self, average: Array, previous: Array, seen: Array, xp: Namespace) -> Array:
+        known = seen & (previous > self.floor)
+        ratio = xp.where(known, average / xp.where(known, previous, 1.0), 1.0)
+        power = xp.exp((ratio - xp.max(ratio)) / self.temperature)
+        weights = self.num_losses * power / xp.sum(power)
+        return _published(weights, ratio == ratio, self.scaled, xp)
+
+
+def _published(weights: Array, active: Array, scaled: bool, xp: Namespace) -> Array:
+    """The weights of active losses as published or divided by their largest; others weigh 1."""
+    if scaled:
+        largest = xp.max(xp.where(active, weights, 0.0))
+        weights = weights / xp.where(largest > 0.0, largest, 1.0)
+    return xp.where(active, weights, 1.0)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
+from loss_balance.base import check_count
 from loss_balance.reference_models.parts import ConvStem, ResidualUnit, Shape
 from loss_balance.reference_models.spec import AnytimeSpec
-from loss_balance.schemes import check_count
 
 _RESANN = re.compile(r"resann-(\d+)-(\d+)(?:-every-(\d+))?")
 _FORMS = ("resann-<n>-<c>", "resann-<n>-<c>-every-<period>")

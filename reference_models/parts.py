@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from loss_balance.schemes import check_count
+from loss_balance.base import check_count
 
 Shape = tuple[int, int, int]  # (height, width, channels)
 Features = tuple[Shape, ...]  # what parts pass on: one map per scale, finest first

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from loss_balance.base import check_count, check_range
 from loss_balance.reference_models.parts import (
     ConvStem,
     ExitHead,
@@ -18,7 +19,6 @@ from loss_balance.reference_models.parts import (
     ResidualUnit,
     Shape,
 )
-from loss_balance.schemes import check_count, check_range
 
 
 class ExitCost(NamedTuple):

@@ -17,7 +17,19 @@ from hypothesis import strategies as st
 from oracle import Oracle
 from strategies import any_losses, runs
 
-from loss_balance import AdaLoss, Constant, HalfEnd, Linear, LinearSchedule, Single, Static
+from loss_balance import (
+    AdaLoss,
+    Constant,
+    DynamicWeightAverage,
+    HalfEnd,
+    Linear,
+    LinearSchedule,
+    LogLoss,
+    Single,
+    SoftmaxInverse,
+    Static,
+    UncertaintyWeighting,
+)
 
 Losses = list[float | None]
 STEPS: list[Losses] = [[4.0, 1.0, 0.5], [3.0, 2.0, 0.25], [5.0, 0.5, 0.125]]
@@ -30,6 +42,10 @@ SCHEMES = [
     HalfEnd(3),
     Single(3, 1),
     Static((0.5, 2.0, 0.0)),
+    LogLoss(3),
+    SoftmaxInverse(3, decay=0.5, scaled=True),
+    UncertaintyWeighting(3, learning_rate=0.1),
+    DynamicWeightAverage(3, window=2),
 ]
 with_each_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 
