@@ -10,7 +10,7 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "verify"]
 
 EXTRAS = {"numpy": "", "torch": "[torch,experiments]"}
 NEEDED = {"numpy": "numpy", "torch": "torch,sklearn,typer"}  # what its tests must not skip
@@ -48,6 +48,13 @@ def tests(session: nox.Session, framework: str) -> None:
         *session.posargs,
         env={"LOSS_BALANCE_REQUIRE": NEEDED[framework]},
     )
+
+
+@nox.session
+def verify(session: nox.Session) -> None:
+    """All frameworks in one environment, each in a process of its own, against one oracle."""
+    install(session, "[all]")
+    session.run("loss-balance", "verify", *session.posargs)
 
 
 @nox.session

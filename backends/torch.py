@@ -136,10 +136,10 @@ class Balancer(nn.Module):
 
     @torch.no_grad()
     def _check_first(self, losses: Tensor) -> None:
-        """Refuses negative losses, at the price of one wait for the device, once."""
+        """Refuses negative losses before the first update, at the price of one wait, once."""
         if losses.is_cuda and torch.cuda.is_current_stream_capturing():
             return  # a captured stream cannot be read
-        if bool((losses < 0).any()):  # absent ones are zero here
+        if not self.step and bool((losses < 0).any()):  # absent ones are zero here
             raise ValueError(NEGATIVE.format(losses.tolist()))
         self._checked = True
 

@@ -17,6 +17,8 @@ except ModuleNotFoundError as error:
 
 import loss_balance
 from loss_balance.experiments import compare as comparing
+from loss_balance.experiments import verify as verifying
+from loss_balance.experiments.comparison import SCHEMES
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.recipes import RECIPES
 
@@ -88,7 +90,7 @@ def compare(
         "resann-3-8"
     ),
     schemes: Annotated[
-        str, typer.Option(help="Any of const, linear, half-end, adaloss, opt; with commas.")
+        str, typer.Option(help=f"Any of {', '.join(SCHEMES)}; with commas.")
     ] = "const,linear,adaloss,opt",
     epochs: Annotated[
         int | None, typer.Option(help=_per_data("epochs"), rich_help_panel=TRAINING)
@@ -163,3 +165,16 @@ def compare(
     finished = comparing.compare(options, out, workers, resume=resume, overwrite=overwrite)
     if not finished:
         raise typer.Exit(130)
+
+
+@app.command()
+def verify(
+    sequences: Annotated[int, typer.Option(help="Drawn sequences per framework.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+) -> None:
+    """Check that every installed framework gives the weights of an independent oracle.
+
+    Also that a state exported half way from any of them continues in any other.
+    """
+    if not verifying.show(sequences, seed):
+        raise typer.Exit(1)

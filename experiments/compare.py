@@ -102,7 +102,13 @@ def plan(options: Options, data: Dataset) -> Comparison:
     except ValueError as error:
         raise UserError(str(error)) from error
     return Comparison(
-        spec, recipe, data.fingerprint(), options.schemes, tuple(range(options.seeds)), adaloss
+        spec,
+        recipe,
+        data.fingerprint(),
+        options.schemes,
+        tuple(range(options.seeds)),
+        adaloss,
+        len(data.y_train),
     )
 
 
@@ -110,7 +116,7 @@ def show(measured: Outcome, folder: Path) -> None:
     """The tables and findings, on the terminal."""
     columns = list(zip(AT, report.exit_numbers(measured), strict=True))
     for metric in report.TITLES:
-        table = Table(title=report.heading(metric), title_justify="left")
+        table = Table(title=report.heading(measured, metric), title_justify="left")
         table.add_column("scheme")
         for fraction, number in columns:
             table.add_column(f"{fraction} of cost\nexit {number}", justify="right")

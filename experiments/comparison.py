@@ -16,20 +16,30 @@ from loss_balance.experiments.execution import Results
 from loss_balance.experiments.recipes import Recipe
 from loss_balance.experiments.training import Run
 from loss_balance.reference_models.spec import AnytimeSpec
-from loss_balance.schemes import Constant, HalfEnd, Linear, Single
+from loss_balance.schemes import (
+    Constant,
+    DynamicWeightAverage,
+    HalfEnd,
+    Linear,
+    LogLoss,
+    Single,
+    SoftmaxInverse,
+    UncertaintyWeighting,
+)
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the cost, where the paper compares (Fig. 2a, Table 3a)
 AT = ("1/4", "1/2", "3/4", "1")  # FRACTIONS in print
 OPT = "opt"
-SCHEMES = ("const", "linear", "half-end", "adaloss", OPT)
+SCHEMES = ("const", "linear", "half-end", "adaloss", "log-loss", "uw", "uw-so", "dwa", OPT)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One network, one data set, several schemes and seeds.
 
-    OPT is one network per fraction of the cost, cut after the latest exit that fits and trained for
-    that exit alone: what the exit could reach if it need not share the network.
+    The adaptive baselines are scaled so that their largest weight is 1, as AdaLoss's is, since all
+    schemes share one recipe. OPT is one network per fraction of the cost, cut after the latest exit
+    that fits and trained for that exit alone: what it could reach if it need not share.
     """
 
     spec: AnytimeSpec
@@ -38,6 +48,7 @@ class Comparison:
     schemes: tuple[str, ...]
     seeds: tuple[int, ...]
     adaloss: AdaLoss
+    images: int  # in the training split
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.schemes if name not in SCHEMES]
@@ -82,11 +93,16 @@ class Comparison:
     def scheme(self, name: str) -> Scheme:
         """The scheme object of that name for this network."""
         count = len(self.spec.exits)
+        epoch = self.recipe.batches(self.images)
         makers: dict[str, Callable[[int], Scheme]] = {
             "const": Constant,
             "linear": Linear,
             "half-end": HalfEnd,
             "adaloss": lambda _: self.adaloss,
+            "log-loss": lambda n: LogLoss(n, scaled=True),
+            "uw": lambda n: UncertaintyWeighting(n, scaled=True),
+            "uw-so": lambda n: SoftmaxInverse(n, scaled=True),
+            "dwa": lambda n: DynamicWeightAverage(n, epoch, scaled=True),
         }
         return makers[name](count)
 

@@ -14,7 +14,17 @@ from matplotlib.ticker import MaxNLocator
 from loss_balance.experiments.comparison import AT, OPT, Comparison, Outcome
 from loss_balance.experiments.training import read_metrics
 
-COLORS = {"const": "C0", "linear": "C2", "half-end": "C4", "adaloss": "C3", OPT: "black"}
+COLORS = {
+    "const": "C0",
+    "linear": "C2",
+    "half-end": "C4",
+    "adaloss": "C3",
+    "log-loss": "C1",
+    "uw": "C5",
+    "uw-so": "C6",
+    "dwa": "C9",
+    OPT: "black",
+}
 MILLION = 1e6
 
 

@@ -68,17 +68,18 @@ def exit_numbers(measured: Outcome) -> list[int]:
     return [index + 1 for index in measured.comparison.exits]
 
 
-def heading(metric: str) -> str:
+def heading(measured: Outcome, metric: str) -> str:
     """The title of a table, with what its cells mean."""
     unit = "% of the test images" if metric == "test_error" else "cross-entropy"
-    return f"{TITLES[metric].capitalize()} ({unit}; in brackets: relative to OPT)"
+    brackets = "; in brackets: relative to OPT" if OPT in measured.curves else ""
+    return f"{TITLES[metric].capitalize()} ({unit}{brackets})"
 
 
 def findings(measured: Outcome) -> list[str]:
-    """What AdaLoss gained and paid against each fixed scheme, in words, from the numbers alone."""
+    """What AdaLoss gained and paid against each other scheme, in words, from the numbers alone."""
     if "adaloss" not in measured.curves:
         return []
-    rivals = [n for n in ("const", "linear", "half-end") if n in measured.curves]
+    rivals = [name for name in measured.curves if name not in ("adaloss", OPT)]
     lines = [_trade(measured)] if "const" in rivals else []
     lines += [_finding(measured, rival, metric) for rival in rivals for metric in TITLES]
     seeds = len(measured.comparison.seeds)
@@ -139,7 +140,7 @@ def _page(measured: Outcome, config: dict[str, Any], picture: bytes) -> str:
         title=f"{measured.comparison.spec.name} on {config['data']}",
         version=loss_balance.__version__,
         findings=findings(measured),
-        tables=[(heading(metric), table(measured, metric)) for metric in TITLES],
+        tables=[(heading(measured, metric), table(measured, metric)) for metric in TITLES],
         fractions=AT,
         exits=exit_numbers(measured),
         picture=base64.b64encode(picture).decode(),

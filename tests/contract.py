@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracle import Oracle
 from strategies import any_losses, runs
 
 from loss_balance import (
@@ -30,6 +29,7 @@ from loss_balance import (
     Static,
     UncertaintyWeighting,
 )
+from loss_balance.experiments.oracle import Oracle
 
 Losses = list[float | None]
 STEPS: list[Losses] = [[4.0, 1.0, 0.5], [3.0, 2.0, 0.25], [5.0, 0.5, 0.125]]
@@ -114,6 +114,26 @@ class BalancerContract(ABC):
             np.testing.assert_allclose(state["weights"], expected, rtol=1e-12)
             assert state["skipped"].tolist() == oracle.skipped
 
+    @settings(max_examples=30)
+    @given(runs(steps=12))
+    def test_weights_equal_the_oracle_in_float32_to_1e_6(self, drawn):
+        scheme, arguments, steps = drawn
+        balancer, oracle = self.make(scheme), Oracle(**arguments)
+        for losses in steps:
+            losses = [None if x is None else float(np.float32(x)) for x in losses]
+            if (oracle.step == 0 and any(x is not None and x < 0 for x in losses)) or all(
+                x is None for x in losses
+            ):
+                continue  # refused: see below
+            self.step(balancer, losses)
+            expected = oracle.update(losses)
+            # Where rounding decides whether an average is above the floor, nothing can agree.
+            assume(
+                all(abs(a / scheme.floor - 1) > 1e-4 for a in oracle.average if a and scheme.floor)
+            )
+            weights = balancer.export_state()["weights"]
+            np.testing.assert_allclose(weights, expected, rtol=self.tolerance)
+
     @with_each_scheme
     def test_the_total_is_the_weighted_sum(self, scheme):
         balancer = self.make(scheme)
@@ -161,8 +181,8 @@ class BalancerContract(ABC):
             fresh.import_state(dict(exported))
         self.assert_equal_now_and_later(kept, fresh)
 
-    def assert_equal_now_and_later(self, kept, fresh):
-        for steps in ([], STEPS):
+    def assert_equal_now_and_later(self, kept, fresh, later=STEPS):
+        for steps in ([], later):
             self.run(kept, steps)
             self.run(fresh, steps)
             for name, value in kept.export_state().items():
@@ -249,6 +269,14 @@ class BalancerContract(ABC):
         self.step(balancer, [1.0, 2.0])
         assert float(self.step(balancer, [1.0, -2.0])) < 1.0
         assert balancer.export_state()["skipped"].tolist() == [0, 1]
+
+    def test_a_resumed_run_takes_a_negative_loss_as_the_uninterrupted_one_does(self):
+        kept, resumed = self.make(2), self.make(2)
+        self.step(kept, [1.0, 2.0])
+        resumed.import_state(kept.export_state())
+        for balancer in (kept, resumed):
+            self.step(balancer, [1.0, -2.0])
+        self.assert_equal_now_and_later(kept, resumed, [[1.0, 2.0]])
 
     def test_an_absent_loss_neither_counts_nor_contributes(self):
         balancer = self.make(3)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from oracle import Oracle
 from strategies import any_losses, as_arrays, decays, fractions, hyperparameters, positive, runs
 
 from loss_balance import AdaLoss, Constant, LinearSchedule, State
+from loss_balance.experiments.oracle import Oracle
 
 
 def run(scheme, steps, dtype=np.float64):

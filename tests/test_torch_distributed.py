@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import Oracle
+
+from loss_balance.experiments.oracle import Oracle
 
 torch = pytest.importorskip("torch")
 import torch.distributed as dist  # noqa: E402

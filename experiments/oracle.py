@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 
 class Oracle:
     """One loss at a time, one `if` per rule of the contract."""
 
     def __init__(
-        self, n, gamma=0.05, decay=0.99, final_weight=1.0, update_every=1, floor=1e-8
+        self,
+        n: int,
+        gamma: float | Callable[[int], float] = 0.05,
+        decay: float = 0.99,
+        final_weight: float = 1.0,
+        update_every: int = 1,
+        floor: float = 1e-8,
     ) -> None:
         self.n, self.decay, self.update_every, self.floor = n, decay, update_every, floor
-        self.gamma = gamma if callable(gamma) else lambda _: gamma
+        self.gamma = gamma
         self.p = [1.0] * (n - 1) + [final_weight]
-        self.average = [None] * n  # None: not seen yet
+        self.average: list[float | None] = [None] * n  # None: not seen yet
         self.weights = [1.0] * n
         self.skipped = [0] * n
         self.step = 0
@@ -28,17 +35,18 @@ class Oracle:
             elif x is not None:
                 a = self.average[i]
                 self.average[i] = x if a is None else self.decay * a + (1 - self.decay) * x
-        gamma = self.gamma(self.step)
+        gamma = self.gamma(self.step) if callable(self.gamma) else self.gamma
         self.step += 1
         if self.step % self.update_every == 0:
-            active = [i for i, a in enumerate(self.average) if a is not None and a > self.floor]
-            alpha = min((self.average[i] / self.p[i] for i in active), default=None)
-            for i in range(self.n):
-                if bad[i]:
-                    continue
-                if i in active:
-                    adaptive = alpha * self.p[i] / self.average[i]
-                    self.weights[i] = (1 - gamma) * adaptive + gamma
-                else:
-                    self.weights[i] = 1.0
+            self._weigh(gamma, bad)
         return list(self.weights)
+
+    def _weigh(self, gamma: float, bad: list[bool]) -> None:
+        active = {i: a for i, a in enumerate(self.average) if a is not None and a > self.floor}
+        alpha = min((a / self.p[i] for i, a in active.items()), default=0.0)
+        for i in range(self.n):
+            if bad[i]:
+                continue
+            self.weights[i] = 1.0
+            if i in active:
+                self.weights[i] = (1 - gamma) * alpha * self.p[i] / active[i] + gamma

@@ -1,0 +1,55 @@
+"""`loss-balance verify`: the table of what `verification` found."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.verification import STEPS, TOLERANCE, Verdict, installed, verify
+
+console = Console()
+
+
+def show(sequences: int, seed: int) -> bool:
+    """Verifies all installed frameworks, prints a row for each, and returns whether all agree.
+
+    Raises:
+        UserError: `sequences` is not positive, or a framework cannot be run.
+    """
+    if sequences < 1:
+        raise UserError(f"sequences must be a whole number of at least 1, got {sequences}")
+    names = ", ".join(installed())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        console.status(f"verifying {names}: {sequences} sequences of {STEPS} steps"),
+    ):
+        verdicts = list(verify(Path(folder), sequences, seed))
+    console.print(_table(verdicts))
+    console.print(
+        f"Allowed: {TOLERANCE['float32']:g} in float32, {TOLERANCE['float64']:g} in float64, each "
+        "weight against plain Python scalars."
+    )
+    return all(verdict.agrees for verdict in verdicts)
+
+
+def _table(verdicts: list[Verdict]) -> Table:
+    table = Table(title="Worst relative error of any weight", title_justify="left")
+    for heading in ("framework", "version"):
+        table.add_column(heading)
+    for heading in ("sequences", *TOLERANCE, "state from\nelsewhere"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for verdict in verdicts:
+        table.add_row(
+            verdict.framework,
+            verdict.version,
+            str(verdict.sequences),
+            *(f"{verdict.worst[dtype]:.1e}" for dtype in TOLERANCE),
+            "alone here" if verdict.continued is None else f"{verdict.continued:.1e}",
+            "agrees" if verdict.agrees else "DIFFERS",
+        )
+    return table
