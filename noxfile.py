@@ -12,8 +12,13 @@ nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels 
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests", "verify"]
 
-EXTRAS = {"numpy": "", "torch": "[torch,experiments]"}
-NEEDED = {"numpy": "numpy", "torch": "torch,sklearn,typer"}  # what its tests must not skip
+EXTRAS = {"numpy": "", "torch": "[torch,experiments]", "jax": "[jax]"}
+NEEDED = {  # what its tests must not skip
+    "numpy": "numpy",
+    "torch": "torch,sklearn,typer",
+    "jax": "jax,flax,orbax.checkpoint",
+}
+TOOLS = {"jax": ["orbax-checkpoint"]}  # what its tests need beside the extra
 
 
 def install(session: nox.Session, extras: str, *tools: str) -> None:
@@ -41,7 +46,8 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("framework", list(EXTRAS))
 def tests(session: nox.Session, framework: str) -> None:
     """Pytest with one framework; arguments after -- go to pytest."""
-    install(session, EXTRAS[framework], "pytest", "pytest-xdist", "hypothesis", "setuptools")
+    tools = ["pytest", "pytest-xdist", "hypothesis", "setuptools", *TOOLS.get(framework, [])]
+    install(session, EXTRAS[framework], *tools)
     session.run(
         "pytest",
         "--numprocesses=auto",

@@ -4,6 +4,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")  # jax reads it when it is first imported
+
 # What this environment must have: an importorskip cannot hide a broken installation.
 for module in filter(None, os.environ.get("LOSS_BALANCE_REQUIRE", "").split(",")):
     importlib.import_module(module)

@@ -30,12 +30,20 @@ def test_what_needs_numpy_only_loads_no_framework(module):
     assert not modules_after(f"import loss_balance.{module}") & set(FRAMEWORKS)
 
 
-@pytest.mark.parametrize("module", ["backends.torch", "reference_models.torch"])
-def test_an_adapter_loads_its_own_framework_alone(module):
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("torch is not installed here")
+@pytest.mark.parametrize(
+    ("module", "own"),
+    [
+        ("backends.torch", {"torch"}),
+        ("reference_models.torch", {"torch"}),
+        ("backends.jax", {"jax", "flax"}),
+    ],
+)
+def test_an_adapter_loads_its_own_framework_alone(module, own):
+    for framework in own:
+        if importlib.util.find_spec(framework) is None:
+            pytest.skip(f"{framework} is not installed here")
     loaded = modules_after(f"import loss_balance.{module}")
-    assert loaded & set(FRAMEWORKS) == {"torch"}
+    assert loaded & set(FRAMEWORKS) == own
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,8 @@ def test_an_adapter_loads_its_own_framework_alone(module):
     [
         ("backends.torch", "torch", "torch"),
         ("reference_models.torch", "torch", "torch"),
+        ("backends.jax", "jax", "jax"),
+        ("backends.jax", "flax", "jax"),
         ("experiments.cli", "typer", "experiments"),
     ],
 )

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import pickle
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from contract import SCHEMES, GradientContract
+
+from loss_balance import AdaLoss, Scheme
+
+jax = pytest.importorskip("jax")
+nnx = pytest.importorskip("flax.nnx")
+pytest.importorskip("orbax.checkpoint")
+import jax.numpy as jnp  # noqa: E402
+from jax_tools import assert_same, compiled, convert, loop, restore, save  # noqa: E402
+
+from loss_balance.backends.jax import (  # noqa: E402
+    Balancer,
+    balance,
+    export_state,
+    import_state,
+    init,
+    metrics,
+)
+
+
+class JaxContract(GradientContract):
+    wide = jnp.float64
+
+    def step(self, balancer, losses, mask=None, dtype="float32"):
+        with jax.enable_x64(dtype == "float64"):
+            return self.call(balancer, convert(losses, dtype), mask)
+
+    def dtype_of(self, total):
+        return total.dtype.name
+
+
+class TestNnx(JaxContract):
+    def make(self, scheme, *, dtype=jnp.float32, **options):
+        with jax.enable_x64(dtype == jnp.float64):
+            return Balancer(scheme, dtype=dtype, **options)
+
+    def call(self, balancer, losses, mask):
+        balancer.train()
+        return balancer(losses, mask=mask)
+
+    def gradient(self, balancer, losses, dtype="float32"):
+        balancer.train()
+        found = nnx.grad(lambda x, balancer: balancer(x))(convert(losses, dtype), balancer)
+        return [float(x) for x in found]
+
+    def gradient_of_square(self, balancer, x, scales):
+        def total(x, balancer):
+            return balancer([scale * x**2 for scale in scales])
+
+        return float(nnx.grad(total)(jnp.float32(x), balancer))
+
+    def evaluate(self, balancer, losses):
+        balancer.eval()
+        return float(balancer(convert(losses, "float32")))
+
+    def save(self, balancer, path):
+        save(nnx.state(balancer), path)
+
+    def load(self, balancer, path):
+        nnx.update(balancer, restore(path, nnx.state(balancer)))
+
+
+class Loop:
+    """The pure functions as a training loop uses them: the first call eager, the rest compiled."""
+
+    def __init__(self, scheme, *, names=None, dtype=jnp.float32):
+        self.scheme = scheme if isinstance(scheme, Scheme) else AdaLoss(scheme)
+        self.names = None if names is None else tuple(names)
+        self.state = init(scheme, dtype)
+        self.metrics()  # refuses names that do not fit
+
+    def __call__(self, losses, mask=None, training=True):
+        call = compiled if self.state.step else balance
+        total, self.state = call(
+            losses, self.state, self.scheme, names=self.names, mask=mask, training=training
+        )
+        return total
+
+    def export_state(self):
+        return export_state(self.state)
+
+    def import_state(self, exported):
+        self.state = import_state(exported, self.scheme)
+
+    def metrics(self):
+        return metrics(self.state, self.names)
+
+
+class TestFunctions(JaxContract):
+    def make(self, scheme, *, dtype=jnp.float32, **options):
+        with jax.enable_x64(dtype == jnp.float64):
+            return Loop(scheme, dtype=dtype, **options)
+
+    def call(self, balancer, losses, mask):
+        return balancer(losses, mask)
+
+    def gradient(self, balancer, losses, dtype="float32"):
+        call = partial(balance, state=balancer.state, scheme=balancer.scheme)
+        found, balancer.state = jax.grad(call, has_aux=True)(convert(losses, dtype))
+        return [float(x) for x in found]
+
+    def gradient_of_square(self, balancer, x, scales):
+        def total(x):
+            return balance([scale * x**2 for scale in scales], balancer.state, balancer.scheme)
+
+        found, balancer.state = jax.jit(jax.grad(total, has_aux=True))(x)
+        return float(found)
+
+    def evaluate(self, balancer, losses):
+        return float(balancer(convert(losses, "float32"), training=False))
+
+    def save(self, balancer, path):
+        path.write_bytes(pickle.dumps(balancer.state))
+
+    def load(self, balancer, path):
+        balancer.state = pickle.loads(path.read_bytes())
+
+    # The one promise that pure functions do not make: JAX orders any pytree itself.
+    test_a_mapping_without_names_is_refused = None
+
+
+class Heads(NamedTuple):
+    near: jax.Array
+    far: jax.Array
+
+
+@pytest.mark.parametrize(
+    "losses", [{"a": 4.0, "b": 1.0}, {"b": 1.0, "a": 4.0}, Heads(4.0, 1.0), [{"x": 4.0}, (1.0,)]]
+)
+def test_any_pytree_is_taken_in_the_order_of_jax_eager_and_compiled(losses):
+    for call in (balance, compiled):
+        _, state = call(losses, init(2), AdaLoss(2))
+        assert state.weights.tolist() == pytest.approx([0.2875, 1.0])
+
+
+def test_names_give_a_mapping_another_order():
+    _, state = balance({"a": 1.0, "b": 4.0}, init(2), 2, names=["b", "a"])
+    assert metrics(state, ["b", "a"]) == pytest.approx(
+        {"loss_weight/b": 0.2875, "loss_weight/a": 1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (jnp.array([1, 2]), "losses must be real floating point, got int32"),
+        ([1.0 + 2.0j, 1.0], "losses must be real floating point, got complex64"),
+        ((x for x in (1.0, 2.0)), "must be a sequence, a mapping or a stacked array"),
+    ],
+)
+def test_what_is_no_tree_of_floats_is_named(losses, message):
+    with pytest.raises(ValueError, match=message):
+        balance(losses, init(2), 2)
+
+
+def test_losses_of_mixed_dtype_are_promoted():
+    total, _ = balance([jnp.float32(1.0), jnp.bfloat16(2.0)], init(2), 2)
+    assert total.dtype == jnp.float32
+    total, _ = balance([2.0, jnp.bfloat16(2.0), None], init(3), 3)
+    assert total.dtype == jnp.bfloat16
+
+
+def test_a_state_survives_orbax_with_its_types(tmp_path):
+    _, state = loop(AdaLoss(3))
+    save(state, tmp_path / "checkpoint")
+    assert_same(restore(tmp_path / "checkpoint", init(3)), state)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[:2], ids=repr)
+def test_a_float64_state_from_elsewhere_becomes_float32(scheme):
+    exported = {name: np.asarray(x, np.float64) for name, x in export_state(init(scheme)).items()}
+    assert_same(import_state(exported, scheme), init(scheme))
