@@ -30,7 +30,7 @@ from loss_balance.backends.interface import (
     not_scalar,
     weight_metrics,
 )
-from loss_balance.schemes import Scheme, State
+from loss_balance.base import Scheme, State
 
 
 def init(scheme: Scheme | int, dtype: Any = jnp.float32) -> State:

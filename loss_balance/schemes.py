@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from loss_balance.adaloss import AveragingScheme
 from loss_balance.base import (
+    UNSEEN,
     AnyState,
     Array,
     Namespace,
@@ -312,7 +313,9 @@ class DynamicWeightAverage(Scheme):
     def init(self, xp: Namespace, dtype: Any = None) -> WindowState:
         state = super().init(xp, dtype)
         return WindowState(
-            **state._asdict(), count=xp.zeros_like(state.weights), previous=state.average
+            **state._asdict(),
+            count=xp.zeros_like(state.weights),
+            previous=xp.full_like(state.weights, UNSEEN),
         )
 
     def update(

@@ -45,7 +45,7 @@ SCHEMES = [
     LogLoss(3),
     SoftmaxInverse(3, decay=0.5, scaled=True),
     UncertaintyWeighting(3, learning_rate=0.1),
-    DynamicWeightAverage(3, window=2),
+    DynamicWeightAverage(3, window=1),
 ]
 with_each_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 

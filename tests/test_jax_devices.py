@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from oracle import Oracle
 
 from loss_balance import AdaLoss
+from loss_balance.experiments.oracle import Oracle
 
 jax = pytest.importorskip("jax")
 pytest.importorskip("flax")
