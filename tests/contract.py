@@ -32,7 +32,7 @@ from loss_balance import (
 from loss_balance.experiments.oracle import Oracle
 
 Losses = list[float | None]
-STEPS: list[Losses] = [[4.0, 1.0, 0.5], [3.0, 2.0, 0.25], [5.0, 0.5, 0.125]]
+STEPS: list[Losses] = [[4.0, 1.0, 0.5], [3.0, 2.0, 0.25], [5.0, 0.5, 0.125], [2.0, 1.5, 0.1]]
 SCHEMES = [
     AdaLoss(3),
     AdaLoss(3, gamma=0.0, decay=0.0, final_weight=2.0),
@@ -45,7 +45,7 @@ SCHEMES = [
     LogLoss(3),
     SoftmaxInverse(3, decay=0.5, scaled=True),
     UncertaintyWeighting(3, learning_rate=0.1),
-    DynamicWeightAverage(3, window=1),
+    DynamicWeightAverage(3, window=2),
 ]
 with_each_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 
