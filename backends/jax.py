@@ -30,10 +30,10 @@ from loss_balance.backends.interface import (
     not_scalar,
     weight_metrics,
 )
-from loss_balance.base import Scheme, State
+from loss_balance.base import AnyState, Scheme
 
 
-def init(scheme: Scheme | int, dtype: Any = jnp.float32) -> State:
+def init(scheme: Scheme | int, dtype: Any = jnp.float32) -> AnyState:
     """The state before the first step: a pytree of arrays, floats in `dtype`.
 
     Args:
@@ -45,14 +45,14 @@ def init(scheme: Scheme | int, dtype: Any = jnp.float32) -> State:
 
 def balance(
     losses: Any,
-    state: State,
+    state: AnyState,
     scheme: Scheme | int,
     axis_name: Hashable | None = None,
     *,
     names: Sequence[str] | None = None,
     mask: Any = None,
     training: bool = True,
-) -> tuple[Array, State]:
+) -> tuple[Array, AnyState]:
     """The weighted sum, a scalar in the losses' dtype, and the next state.
 
     Pure: it works under `jit` (close over `scheme` or make it static: it is hashable), `grad` with
@@ -91,29 +91,27 @@ def balance(
         observed = observed.astype(state.average.dtype)
         if axis_name is not None:
             observed, present = _mean_over_replicas(observed, present, axis_name)
-        with jax.numpy_dtype_promotion(
-            "standard"
-        ):  # the core counts bools, also in strict programs
+        with jax.numpy_dtype_promotion("standard"):  # the core adds bools, in strict programs too
             state = scheme.update(state, observed, jnp, present)
     # Not a dot product, which accelerators round to fewer digits.
     return jnp.sum(state.weights.astype(vector.dtype) * vector), state
 
 
-def export_state(state: State) -> dict[str, np.ndarray]:
+def export_state(state: AnyState) -> dict[str, np.ndarray]:
     """The state as NumPy arrays that `import_state` of any backend takes."""
     return {name: np.array(value) for name, value in state._asdict().items()}
 
 
 def import_state(
     exported: Mapping[str, Any], scheme: Scheme | int, dtype: Any = jnp.float32
-) -> State:
+) -> AnyState:
     """The state that `export_state()` of any backend gave; ValueError if it does not fit."""
     scheme = as_scheme(scheme)
     given, like = check_exported(exported, scheme), init(scheme, dtype)
     return type(like)(*(jnp.array(new, old.dtype) for new, old in zip(given, like, strict=True)))
 
 
-def metrics(state: State, names: Sequence[str] | None = None) -> dict[str, float]:
+def metrics(state: AnyState, names: Sequence[str] | None = None) -> dict[str, float]:
     """`{"loss_weight/<name>": weight}`; a weight at gamma is on AdaLoss's floor.
 
     Waits for the device: call it as often as you log, not in every step.
@@ -179,7 +177,7 @@ class Balancer(nnx.Module):
         return total
 
     @property
-    def state(self) -> State:
+    def state(self) -> AnyState:
         """What the functions of this module take, now."""
         like = self.scheme.init(np)
         return type(like)(*(getattr(self, name).get_value() for name in like._fields))

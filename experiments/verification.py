@@ -144,7 +144,12 @@ def _near_floor(case: Case) -> bool:
 
 def _run(framework: str, which: str, folder: Path, sequences: int, seed: int) -> dict[str, float]:
     """One round of one framework in a process of its own: worst relative error by dtype."""
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0", "JAX_ENABLE_X64": "1"}
+    quiet = {
+        "TF_CPP_MIN_LOG_LEVEL": "1",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "KERAS_BACKEND": "tensorflow",
+        "JAX_ENABLE_X64": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-m", __spec__.name, framework, which, folder, str(sequences), str(seed)],
         capture_output=True,
@@ -179,7 +184,16 @@ def _backend(framework: str) -> tuple[Any, Callable[[NDArray[Any]], Any]]:
         from loss_balance.backends.torch import Balancer as TorchBalancer
 
         return TorchBalancer, torch.from_numpy
-    raise UserError(f"no balancer for {framework}")
+    if framework == "jax":
+        import jax.numpy as jnp
+
+        from loss_balance.backends.jax import Balancer as JaxBalancer
+
+        return JaxBalancer, jnp.asarray
+    import keras
+    from loss_balance.backends.tensorflow import Balancer as KerasBalancer
+
+    return KerasBalancer, keras.ops.convert_to_tensor
 
 
 def _first_round(framework: str, folder: Path, cases: list[Case]) -> dict[str, float]:
