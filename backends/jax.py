@@ -182,7 +182,7 @@ class Balancer(nnx.Module):
         like = self.scheme.init(np)
         return type(like)(*(getattr(self, name).get_value() for name in like._fields))
 
-    def _keep(self, state: State) -> None:
+    def _keep(self, state: AnyState) -> None:
         for name, value in state._asdict().items():
             getattr(self, name).set_value(value)
 
