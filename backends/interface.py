@@ -1,12 +1,14 @@
-"""What all balancers share and no framework is needed for: names, order, errors, export format."""
+"""What all balancers share and no framework is needed for: names, order, errors, formats."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
+from loss_balance.adaloss import LinearSchedule
 from loss_balance.base import AnyState, Array, Scheme
 
 NEGATIVE = "losses must not be negative (AdaLoss divides by their mean), got {}"
@@ -103,3 +105,67 @@ def weight_metrics(weights: Sequence[float], names: tuple[str, ...] | None) -> d
     """`{"loss_weight/<name>": weight}`, for any logger; without names the losses are 0, 1, ..."""
     labels = names or tuple(str(i) for i in range(len(weights)))
     return {f"loss_weight/{label}": float(w) for label, w in zip(labels, weights, strict=True)}
+
+
+def scheme_config(scheme: Scheme) -> dict[str, Any]:
+    """`scheme` as plain JSON values, which `scheme_from_config` reads: its class and its fields.
+
+    Raises:
+        ValueError: a field is neither a number, a tuple of them nor a `LinearSchedule`.
+    """
+    return _config(scheme)
+
+
+def scheme_from_config(config: Mapping[str, Any]) -> Scheme:
+    """The scheme that `scheme_config` described.
+
+    A `Scheme` of your own is found by the name of its class once that is imported. Nothing else is
+    ever looked up, so a config from a stranger runs no code of theirs.
+
+    Raises:
+        ValueError: an unknown class, unknown fields or values out of range.
+    """
+    scheme = _from_config(config, {kind.__name__: kind for kind in _subclasses(Scheme)})
+    assert isinstance(scheme, Scheme)
+    return scheme
+
+
+def _config(value: Any) -> dict[str, Any]:
+    config: dict[str, Any] = {"class": type(value).__name__}
+    for name in (f.name for f in fields(value) if f.init):
+        entry = getattr(value, name)
+        if isinstance(entry, LinearSchedule):
+            entry = _config(entry)
+        elif isinstance(entry, tuple):
+            entry = list(entry)
+        elif entry is not None and not isinstance(entry, (bool, int, float, str)):
+            raise ValueError(
+                f"a config holds numbers and LinearSchedule, got {name}={entry!r} "
+                f"in {type(value).__name__}"
+            )
+        config[name] = entry
+    return config
+
+
+def _from_config(config: Mapping[str, Any], known: Mapping[str, type]) -> Any:
+    given = dict(config)
+    name = given.pop("class", None)
+    kind = known.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ValueError(f"expected a config of one of {sorted(known)}, got {name!r}")
+    schedules = {LinearSchedule.__name__: LinearSchedule}
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            given[key] = _from_config(value, schedules)
+    try:
+        return kind(**given)
+    except TypeError as error:  # a field that is not there
+        raise ValueError(f"a config that {name} does not take: {error}") from error
+
+
+def _subclasses(kind: type) -> Iterator[type]:
+    child: type
+    for child in kind.__subclasses__():
+        yield from _subclasses(child)
+        if is_dataclass(child):
+            yield child

@@ -1,0 +1,55 @@
+"""What the Keras tests share: tensors and gradients on whatever backend Keras runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+BACKEND = keras.backend.backend()
+if BACKEND == "jax":
+    import jax
+
+    jax.config.update("jax_enable_x64", True)  # for a state in float64
+elif BACKEND == "torch":
+    import torch
+else:
+    import tensorflow as tf
+
+
+def tensors(losses: Any, dtype: str = "float32") -> Any:
+    """Floats in whatever container to scalar tensors or a vector of `dtype`."""
+
+    def one(x: Any) -> Any:
+        return None if x is None else ops.convert_to_tensor(np.asarray(x), dtype)
+
+    if isinstance(losses, dict):
+        return {name: one(x) for name, x in losses.items()}
+    if isinstance(losses, np.ndarray):
+        return one(losses)
+    return type(losses)(one(x) for x in losses)
+
+
+def gradients(layer: keras.Layer, losses_of: Callable[[list[Any]], Any], xs: list[Any]) -> Any:
+    """d layer(losses_of(xs)) / d xs of one call in training, which updates the layer."""
+    if BACKEND == "tensorflow":
+        with tf.GradientTape() as tape:
+            tape.watch(xs)
+            total = layer(losses_of(xs))
+        return [float(g) for g in tape.gradient(total, xs)]
+    if BACKEND == "torch":
+        for x in xs:
+            x.requires_grad_()
+        return [float(g) for g in torch.autograd.grad(layer(losses_of(xs)), xs)]
+
+    def pure(xs: list[Any]) -> Any:
+        state = [variable.value for variable in layer.non_trainable_variables]
+        return layer.stateless_call([], state, losses_of(xs))
+
+    found, state = jax.jit(jax.grad(pure, has_aux=True))(xs)
+    for variable, value in zip(layer.non_trainable_variables, state, strict=True):
+        variable.assign(value)
+    return [float(g) for g in found]
