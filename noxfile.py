@@ -10,15 +10,23 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "verify"]
+nox.options.sessions = ["lint", "types", "tests", "keras", "verify"]
 
-EXTRAS = {"numpy": "", "torch": "[torch,experiments]", "jax": "[jax]"}
+EXTRAS = {
+    "numpy": "",
+    "torch": "[torch,experiments]",
+    "tensorflow": "[tensorflow-cpu]",
+    "jax": "[jax]",
+}
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
     "torch": "torch,sklearn,typer",
+    "tensorflow": "tensorflow,keras",
     "jax": "jax,flax,orbax.checkpoint",
 }
 TOOLS = {"jax": ["orbax-checkpoint"]}  # what its tests need beside the extra
+ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
 
 def install(session: nox.Session, extras: str, *tools: str) -> None:
@@ -38,7 +46,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy on the installed wheel, as users have it."""
-    install(session, "[all]", "mypy")
+    install(session, ALL, "mypy")
     session.run("mypy", "-p", "loss_balance")
 
 
@@ -52,14 +60,29 @@ def tests(session: nox.Session, framework: str) -> None:
         "pytest",
         "--numprocesses=auto",
         *session.posargs,
-        env={"LOSS_BALANCE_REQUIRE": NEEDED[framework]},
+        env={"LOSS_BALANCE_REQUIRE": NEEDED[framework], **QUIET},
+    )
+
+
+@nox.session
+@nox.parametrize("backend", ["jax", "torch"])
+def keras(session: nox.Session, backend: str) -> None:
+    """The Keras layer and model on Keras' other backends, without TensorFlow."""
+    install(session, f"[{backend}]", "keras", "pytest", "pytest-xdist", "hypothesis")
+    session.run(
+        "pytest",
+        "--numprocesses=auto",
+        "tests/test_keras_layer.py",
+        "tests/test_keras_model.py",
+        *session.posargs,
+        env={"LOSS_BALANCE_REQUIRE": f"keras,{backend}", "KERAS_BACKEND": backend},
     )
 
 
 @nox.session
 def verify(session: nox.Session) -> None:
     """All frameworks in one environment, each in a process of its own, against one oracle."""
-    install(session, "[all]")
+    install(session, ALL)
     session.run("loss-balance", "verify", *session.posargs)
 
 

@@ -191,6 +191,7 @@ def _backend(framework: str) -> tuple[Any, Callable[[NDArray[Any]], Any]]:
 
         return JaxBalancer, jnp.asarray
     import keras
+
     from loss_balance.backends.tensorflow import Balancer as KerasBalancer
 
     return KerasBalancer, keras.ops.convert_to_tensor

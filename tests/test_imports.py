@@ -36,6 +36,7 @@ def test_what_needs_numpy_only_loads_no_framework(module):
         ("backends.torch", {"torch"}),
         ("reference_models.torch", {"torch"}),
         ("backends.jax", {"jax", "flax"}),
+        ("backends.tensorflow", {"tensorflow", "keras"}),
     ],
 )
 def test_an_adapter_loads_its_own_framework_alone(module, own):
@@ -51,6 +52,7 @@ def test_an_adapter_loads_its_own_framework_alone(module, own):
     [
         ("backends.torch", "torch", "torch"),
         ("reference_models.torch", "torch", "torch"),
+        ("backends.tensorflow", "keras", "tensorflow"),
         ("backends.jax", "jax", "jax"),
         ("backends.jax", "flax", "jax"),
         ("experiments.cli", "typer", "experiments"),

@@ -15,7 +15,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
 def test_a_snippet_runs_as_printed(snippet, capsys):
-    for framework in ("torch", "jax"):
+    for framework in ("torch", "keras", "tensorflow", "jax"):
         if f"import {framework}" in snippet and importlib.util.find_spec(framework) is None:
             pytest.skip(f"{framework} is not installed here")
     exec(compile(snippet, "README.md", "exec"), {})
@@ -29,6 +29,7 @@ def test_there_are_snippets_for_each_framework():
     assert sum("backends.torch" in snippet for snippet in SNIPPETS) >= 2
     assert sum("backends.numpy" in snippet for snippet in SNIPPETS) >= 1
     assert sum("backends.jax" in snippet for snippet in SNIPPETS) >= 2
+    assert sum("backends.tensorflow" in snippet for snippet in SNIPPETS) >= 2
 
 
 def test_two_commands_do_all_setting_up_and_ci_runs_the_second():
