@@ -6,24 +6,15 @@ leaves with one replica and with two.
 
 from __future__ import annotations
 
-import math
 import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
+from replica_steps import SCHEME, TWO
 
 from loss_balance import AdaLoss
 from loss_balance.backends.tensorflow import Balancer, balance_model
-
-SCHEME = AdaLoss(3, decay=0.5)
-STEPS = [  # per step, per replica; None is absent
-    [[4.0, 1.0, 0.5], [2.0, 3.0, 0.25]],
-    [[1.0, None, 2.0], [3.0, 5.0, 2.0]],
-    [[1.0, math.nan, 2.0], [3.0, 5.0, 4.0]],
-    [[1.0, None, 2.0], [3.0, None, 4.0]],
-    [[1.0, 2.0, 2.0], [math.inf, 0.5, 4.0]],
-]
 
 
 def run_loop(strategy: tf.distribute.Strategy) -> dict[str, np.ndarray]:
@@ -41,7 +32,7 @@ def run_loop(strategy: tf.distribute.Strategy) -> dict[str, np.ndarray]:
         return strategy.run(replica, args=(losses, mask))
 
     seen = []
-    for per_replica in STEPS:
+    for per_replica in TWO:
         values = [[0.0 if x is None else x for x in losses] for losses in per_replica]
         there = [[x is not None for x in losses] for losses in per_replica]
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from replica_steps import SCHEME, TWO
 
-from loss_balance import AdaLoss
 from loss_balance.backends.torch import Balancer
 
 WORLD = 2
-SCHEME = AdaLoss(3, decay=0.5)
-STEPS = [  # per step, per replica; None is absent
-    [[4.0, 1.0, 0.5], [2.0, 3.0, 0.25]],
-    [[1.0, None, 2.0], [3.0, 5.0, 2.0]],
-    [[1.0, math.nan, 2.0], [3.0, 5.0, 4.0]],
-    [[1.0, None, 2.0], [3.0, None, 4.0]],
-    [[1.0, 2.0, 2.0], [math.inf, 0.5, 4.0]],
-]
 
 
 def tensors(losses):
@@ -35,8 +25,8 @@ def replica(rank: int, folder: str, compiled: bool) -> None:
     balance = Balancer(SCHEME)
     call = torch.compile(balance, fullgraph=True, backend="aot_eager") if compiled else balance
     weights = []
-    for k, step in enumerate(STEPS):
-        if k == len(STEPS) // 2:
+    for k, step in enumerate(TWO):
+        if k == len(TWO) // 2:
             torch.save(balance.state_dict(), f"{folder}/{rank}.pt")
             balance = Balancer(SCHEME)
             balance.load_state_dict(torch.load(f"{folder}/{rank}.pt", weights_only=True))

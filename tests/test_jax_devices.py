@@ -7,9 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-
-from loss_balance import AdaLoss
-from loss_balance.experiments.oracle import Oracle
+from replica_steps import FOUR, SCHEME, SKIPPED, expected_weights
 
 jax = pytest.importorskip("jax")
 pytest.importorskip("flax")
@@ -19,28 +17,10 @@ from jax.sharding import PartitionSpec as P  # noqa: E402
 
 from loss_balance.backends.jax import balance, init  # noqa: E402
 
-SCHEME = AdaLoss(3, decay=0.5)
-STEPS = [  # per step, per device; None is absent
-    [[4.0, 1.0, 0.5], [2.0, 3.0, 0.25], [1.0, 1.0, 1.0], [8.0, 0.5, 0.125]],
-    [[1.0, None, 2.0], [3.0, 5.0, 2.0], [None, None, 1.0], [1.0, 1.0, 1.0]],
-    [[1.0, math.nan, 2.0], [3.0, 5.0, 4.0], [1.0, 2.0, 3.0], [2.0, None, 1.0]],
-    [[1.0, None, 2.0], [3.0, None, 4.0], [1.0, None, 2.0], [2.0, None, 1.0]],
-    [[1.0, 2.0, 2.0], [math.inf, 0.5, 4.0], [1.0, 2.0, 3.0], [2.0, 1.0, 1.0]],
-]
-
 
 @pytest.fixture
 def mesh():
     return Mesh(np.array(jax.devices("cpu")[:4]).reshape(4), ("data",))
-
-
-def mean_over_devices(step):
-    """What one device with the whole batch would see."""
-    merged = []
-    for values in zip(*step, strict=True):
-        there = [x for x in values if x is not None]
-        merged.append(sum(there) / len(there) if there else None)
-    return merged
 
 
 def arrays(step):
@@ -69,23 +49,17 @@ def test_devices_hold_identical_weights_while_their_losses_differ(mesh, check_vm
     def step(losses, mask, state):
         return balance(losses, state, SCHEME, "data", mask=mask)
 
-    run, state, oracle = (
-        each_device(mesh, step, check_vma=check_vma),
-        init(SCHEME),
-        Oracle(3, decay=0.5),
-    )
-    for losses in STEPS:
+    run, state = each_device(mesh, step, check_vma=check_vma), init(SCHEME)
+    for losses, expected in zip(FOUR, expected_weights(FOUR), strict=True):
         values, mask = arrays(losses)
         totals, states = run(values, mask, state)
         for each in states:
             np.testing.assert_array_equal(each, np.broadcast_to(each[:1], each.shape))
         state = jax.tree.map(lambda x: x[0], states)
-        np.testing.assert_allclose(
-            state.weights, oracle.update(mean_over_devices(losses)), rtol=1e-6
-        )
+        np.testing.assert_allclose(state.weights, expected, rtol=1e-6)
         own = np.where(mask, values, 0.0) @ np.asarray(state.weights)
         np.testing.assert_allclose(totals, own, rtol=1e-6)
-    assert state.skipped.tolist() == oracle.skipped == [1, 1, 0]
+    assert state.skipped.tolist() == SKIPPED
 
 
 def test_the_state_that_comes_out_is_known_to_be_replicated(mesh):
@@ -97,9 +71,9 @@ def test_the_state_that_comes_out_is_known_to_be_replicated(mesh):
         total, state = balance(losses[0], state, SCHEME, axis_name="data")
         return total[None], state
 
-    losses, _ = arrays(STEPS[0])
+    losses, _ = arrays(FOUR[0])
     _, state = run(losses, init(SCHEME))
-    expected = Oracle(3, decay=0.5).update(mean_over_devices(STEPS[0]))
+    (expected,) = expected_weights(FOUR[:1])
     np.testing.assert_allclose(state.weights, expected, rtol=1e-6)
 
 
@@ -107,16 +81,16 @@ def test_a_loss_that_is_none_is_absent_on_all_devices(mesh):
     def step(losses, mask, state):
         return balance([losses[0], None, losses[2]], state, SCHEME, "data", mask=mask)
 
-    values, mask = arrays(STEPS[1])
+    values, mask = arrays(FOUR[1])
     _, states = each_device(mesh, step)(values, mask, init(SCHEME))
-    merged = mean_over_devices([[row[0], None, row[2]] for row in STEPS[1]])
-    np.testing.assert_allclose(states.weights[3], Oracle(3, decay=0.5).update(merged), rtol=1e-6)
+    (expected,) = expected_weights([[[row[0], None, row[2]] for row in FOUR[1]]])
+    np.testing.assert_allclose(states.weights[3], expected, rtol=1e-6)
     assert states.average[:, 1].tolist() == [-1.0] * 4
 
 
 def test_the_gradient_of_a_replicated_parameter_is_the_mean_over_the_devices(mesh):
     """By the mean of the totals, or by the mean of the gradients of a parameter of one's own."""
-    losses, _ = arrays(STEPS[0])
+    losses, _ = arrays(FOUR[0])
     x = jnp.float32(1.5)
 
     def total(x, losses, state):
@@ -143,7 +117,7 @@ def test_the_gradient_of_a_replicated_parameter_is_the_mean_over_the_devices(mes
 
 
 def test_vmap_with_an_axis_name_shares_one_state():
-    losses, mask = arrays(STEPS[1])
+    losses, mask = arrays(FOUR[1])
     call = partial(balance, scheme=SCHEME, axis_name="data")
     run = jax.vmap(
         lambda losses, mask, state: call(losses, state, mask=mask),
@@ -152,7 +126,7 @@ def test_vmap_with_an_axis_name_shares_one_state():
         axis_name="data",
     )
     _, state = run(losses, mask, init(SCHEME))
-    expected = Oracle(3, decay=0.5).update(mean_over_devices(STEPS[1]))
+    (expected,) = expected_weights(FOUR[1:2])
     np.testing.assert_allclose(state.weights, expected, rtol=1e-6)
 
 
@@ -162,6 +136,6 @@ def test_one_collective_a_step(mesh):
     def step(losses, mask, state):
         return balance(losses, state, SCHEME, "data", mask=mask)
 
-    values, mask = arrays(STEPS[0])
+    values, mask = arrays(FOUR[0])
     program = each_device(mesh, step).lower(values, mask, init(SCHEME)).as_text()
     assert program.count("all_reduce") == 1
