@@ -118,7 +118,7 @@ class Balancer(keras.layers.Layer):
             weights = self._observe(ops.stop_gradient(vector), present)
         else:
             weights = self.loss_weights
-        return ops.sum(ops.cast(ops.stop_gradient(weights), vector.dtype) * vector)
+        return ops.sum(ops.cast(weights, vector.dtype) * vector)
 
     def compute_mask(self, *_: Any) -> None:
         """The total has no mask."""

@@ -182,6 +182,19 @@ def test_the_weights_are_there_as_a_tensor(trained):
     )
 
 
+def test_the_weights_are_float32_in_a_layer_of_mixed_precision():
+    class Reader(keras.Layer):
+        def __init__(self):
+            super().__init__(dtype="mixed_bfloat16")
+            self.balance = Balancer(2)
+
+        def call(self, x):
+            return self.balance.loss_weights
+
+    found = Reader()(tensors(np.ones(2)))
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+
+
 def test_keras_finds_no_metrics_of_its_own_in_the_layer(trained):
     assert list(trained.metrics) == []
     assert len(trained.metrics()) == 3
