@@ -65,7 +65,7 @@ def test_scan_equals_the_loop_and_its_carry_keeps_its_types(scheme, x64):
 
 @with_each_scheme
 def test_vmap_over_states_equals_each_alone(scheme):
-    several = jnp.array([STEPS, STEPS[::-1], [[1.0, 2.0, math.nan]] * 3])
+    several = jnp.array([STEPS, STEPS[::-1], [[1.0, 2.0, math.nan]] * len(STEPS)])
     states = jax.vmap(lambda _: init(scheme))(jnp.arange(3))
     for losses in several.swapaxes(0, 1):
         _, states = jax.vmap(partial(balance, scheme=scheme))(losses, states)
