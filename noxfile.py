@@ -83,7 +83,7 @@ def keras(session: nox.Session, backend: str) -> None:
 def verify(session: nox.Session) -> None:
     """All frameworks in one environment, each in a process of its own, against one oracle."""
     install(session, ALL)
-    session.run("loss-balance", "verify", *session.posargs)
+    session.run("loss-balance", "verify", *(session.posargs or ["--sequences", "50"]))
 
 
 @nox.session

@@ -169,7 +169,7 @@ def compare(
 
 @app.command()
 def verify(
-    sequences: Annotated[int, typer.Option(help="Drawn sequences per framework.")] = 200,
+    sequences: Annotated[int, typer.Option(help="Drawn sequences per framework.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
 ) -> None:
     """Check that every installed framework gives the weights of an independent oracle.
