@@ -39,8 +39,8 @@ def show(sequences: int, seed: int) -> bool:
 def _table(verdicts: list[Verdict]) -> Table:
     table = Table(title="Worst relative error of any weight", title_justify="left")
     for heading in ("framework", "version"):
-        table.add_column(heading)
-    for heading in ("sequences", *TOLERANCE, "state from\nelsewhere"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("drawn", *TOLERANCE, "state from\nelsewhere"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")
     for verdict in verdicts:
