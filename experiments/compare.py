@@ -71,7 +71,10 @@ def compare(options: Options, folder: Path, workers: int, *, resume: bool, overw
     try:
         results = _with_progress(runs, folder, source, min(workers, len(runs)), data)
     except KeyboardInterrupt:
-        console.print(f"Interrupted. The same command with --resume goes on, {folder} has it all.")
+        console.print(
+            f"Interrupted. {folder} has all that is needed to go on: the same command with --resume "
+            "(in place of --overwrite)."
+        )
         return False
     measured = outcome(comparison, results)
     report.write(folder, measured, config)
