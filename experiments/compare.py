@@ -72,8 +72,8 @@ def compare(options: Options, folder: Path, workers: int, *, resume: bool, overw
         results = _with_progress(runs, folder, source, min(workers, len(runs)), data)
     except KeyboardInterrupt:
         console.print(
-            f"Interrupted. {folder} has all that is needed to go on: the same command with --resume "
-            "(in place of --overwrite)."
+            f"Interrupted. {folder} has all that is needed to go on: the same command with "
+            "--resume (in place of --overwrite)."
         )
         return False
     measured = outcome(comparison, results)
