@@ -58,6 +58,12 @@ def not_scalar(index: int, shape: Sequence[int]) -> ValueError:
     )
 
 
+def check_mask(shape: Sequence[int], num_losses: int) -> None:
+    """ValueError unless a mask has one entry per loss."""
+    if tuple(shape) != (num_losses,):
+        raise ValueError(f"expected a mask of shape ({num_losses},), got {tuple(shape)}")
+
+
 def _by_name(losses: Mapping[str, Any], names: tuple[str, ...] | None) -> list[Any]:
     if names is None:
         raise ValueError("a mapping of losses needs Balancer(..., names=[...]) for its order")

@@ -25,6 +25,7 @@ from loss_balance.adaloss import as_scheme
 from loss_balance.backends.interface import (
     NEGATIVE,
     check_exported,
+    check_mask,
     check_names,
     in_order,
     not_scalar,
@@ -218,8 +219,7 @@ def _gather(losses: Any, names: tuple[str, ...] | None, mask: Any, count: int) -
         raise ValueError(f"losses must be real floating point, got {vector.dtype}")
     if mask is not None:
         mask = jnp.asarray(mask, bool)
-        if mask.shape != vector.shape:
-            raise ValueError(f"expected a mask of shape {vector.shape}, got {mask.shape}")
+        check_mask(mask.shape, count)
         vector = jnp.where(mask, vector, 0)
         present = mask if present is None else present & mask
     return vector, present

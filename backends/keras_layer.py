@@ -13,6 +13,7 @@ from loss_balance.adaloss import as_scheme
 from loss_balance.backends.interface import (
     NEGATIVE,
     check_exported,
+    check_mask,
     check_names,
     in_order,
     scheme_config,
@@ -138,10 +139,7 @@ class Balancer(keras.layers.Layer):
             raise ValueError(f"losses must be real floating point, got {ordered.dtype}")
         if mask is not None:
             mask = ops.convert_to_tensor(mask, dtype="bool")
-            if tuple(mask.shape) != tuple(ordered.shape):
-                raise ValueError(
-                    f"expected a mask of shape {tuple(ordered.shape)}, got {tuple(mask.shape)}"
-                )
+            check_mask(mask.shape, self.scheme.num_losses)
             ordered = ops.where(mask, ordered, ops.zeros_like(ordered))
             present = mask if present is None else ops.logical_and(present, mask)
         return ordered, present

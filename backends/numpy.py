@@ -12,6 +12,7 @@ from loss_balance.adaloss import as_scheme
 from loss_balance.backends.interface import (
     NEGATIVE,
     check_exported,
+    check_mask,
     check_names,
     in_order,
     not_scalar,
@@ -122,7 +123,6 @@ class Balancer:
             raise ValueError(f"losses must be real numbers, got dtype {vector.dtype}")
         if mask is not None:
             mask = np.asarray(mask, bool)
-            if mask.shape != (count,):
-                raise ValueError(f"expected a mask of shape ({count},), got {mask.shape}")
+            check_mask(mask.shape, count)
             present = present & mask
         return vector, present

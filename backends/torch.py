@@ -20,6 +20,7 @@ from loss_balance.adaloss import as_scheme
 from loss_balance.backends.interface import (
     NEGATIVE,
     check_exported,
+    check_mask,
     check_names,
     in_order,
     not_scalar,
@@ -110,10 +111,7 @@ class Balancer(nn.Module):
             raise ValueError(f"losses must be real floating point, got {ordered.dtype}")
         if mask is not None:
             mask = torch.as_tensor(mask, dtype=torch.bool, device=ordered.device)
-            if mask.shape != ordered.shape:
-                raise ValueError(
-                    f"expected a mask of shape {tuple(ordered.shape)}, got {tuple(mask.shape)}"
-                )
+            check_mask(mask.shape, self.scheme.num_losses)
             ordered = torch.where(mask, ordered, 0.0)
             present = mask if present is None else present & mask
         return ordered, present

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,11 @@ class Comparison:
         return tuple(self.spec.latest_exit(fraction) for fraction in FRACTIONS)
 
     @property
+    def cuts(self) -> list[int]:
+        """The exits after which OPT cuts the network: `exits`, each once."""
+        return sorted(set(self.exits))
+
+    @property
     def shared(self) -> tuple[str, ...]:
         """The schemes that train one network with all exits."""
         return tuple(name for name in self.schemes if name != OPT)
@@ -72,8 +77,7 @@ class Comparison:
         """All runs, the longest first, so that the workers end close together."""
         runs = [self._run(name, seed) for name in self.shared for seed in self.seeds]
         if OPT in self.schemes:
-            cuts = sorted(set(self.exits))
-            runs += [self._opt(cut, seed) for cut in cuts for seed in self.seeds]
+            runs += [self._opt(cut, seed) for cut in self.cuts for seed in self.seeds]
         return sorted(runs, key=lambda run: -run.spec.costs()[-1].multiply_adds)
 
     def run_name(self, scheme: str, seed: int, cut: int | None = None) -> str:
@@ -135,13 +139,13 @@ class Outcome:
     """What was measured: every scheme's curve, and the four exits at which OPT was trained."""
 
     comparison: Comparison
-    curves: dict[str, Curve] = field(default_factory=dict)
+    curves: dict[str, Curve]
 
     def at_fractions(self, name: str, metric: str) -> NDArray[np.float64]:
         """`train_loss` or `test_error` at FRACTIONS, shape (seeds, 4)."""
         values: NDArray[np.float64] = getattr(self.curves[name], metric)
         if name == OPT:
-            cuts = sorted(set(self.comparison.exits))
+            cuts = self.comparison.cuts
             return values[:, [cuts.index(cut) for cut in self.comparison.exits]]
         return values[:, list(self.comparison.exits)]
 
@@ -171,7 +175,7 @@ def outcome(comparison: Comparison, results: Results) -> Outcome:
         for name in comparison.shared
     }
     if OPT in comparison.schemes:
-        cuts = sorted(set(comparison.exits))
+        cuts = comparison.cuts
         names = [[comparison.run_name(OPT, s, cut) for cut in cuts] for s in comparison.seeds]
         own = [comparison.spec.single_exit(cut).costs()[-1].multiply_adds for cut in cuts]
         curves[OPT] = _curve(names, results, own)

@@ -102,7 +102,12 @@ def _overlay(
             window = image[top : top + digit, left : left + digit]
             np.maximum(window, x[k], out=window)
     low, high = np.sort(y[members], axis=1).T
-    return images, low * 10 - low * (low - 1) // 2 + high - low
+    return images, pair_labels(low, high)
+
+
+def pair_labels(low: Labels, high: Labels) -> Labels:
+    """Numbers the pairs 00, 01, ..., 09, 11, ..., 99 of digits low <= high from 0 to 54."""
+    return low * 10 - low * (low - 1) // 2 + high - low
 
 
 def standardised(

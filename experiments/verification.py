@@ -4,7 +4,7 @@ Each framework runs in a process of its own and reads the same drawn cases: an A
 hyperparameters and a sequence of losses of magnitudes 1e-6 to 1e6, with NaN, infinite, negative,
 zero and absent ones among them. In the first round every framework runs all sequences, is compared
 with the oracle after every step, and leaves its state half way. In the second it continues from the
-half-way state of every other framework, as if nothing had happened.
+half-way state of every framework, its own among them, as if nothing had happened.
 
     python -m loss_balance.experiments.verification FRAMEWORK ROUND FOLDER SEQUENCES SEED
 """
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from loss_balance.adaloss import AdaLoss, LinearSchedule
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.oracle import Oracle
 
-FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "tensorflow": "tensorflow", "jax": "jax"}
+FRAMEWORKS = ("numpy", "torch", "tensorflow", "jax")
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # relative, of each weight
 STEPS = 16
 Losses = list[float | None]
@@ -58,7 +58,7 @@ class Verdict:
     version: str
     sequences: int
     worst: dict[str, float]
-    continued: float | None  # worst error after a state from another framework; None: there is none
+    continued: float | None  # worst error after any framework's half-way state; None: alone here
 
     @property
     def agrees(self) -> bool:
@@ -69,7 +69,7 @@ class Verdict:
 
 def installed() -> list[str]:
     """The frameworks that can be verified here."""
-    return [name for name, module in FRAMEWORKS.items() if find_spec(module) is not None]
+    return [name for name in FRAMEWORKS if find_spec(name) is not None]
 
 
 def verify(folder: Path, sequences: int, seed: int) -> Iterator[Verdict]:
@@ -80,7 +80,8 @@ def verify(folder: Path, sequences: int, seed: int) -> Iterator[Verdict]:
         continued = None
         if len(frameworks) > 1:
             continued = _run(name, "second", folder, sequences, seed)["float32"]
-        yield Verdict(name, version(_distribution(name)), sequences, first[name], continued)
+        distribution = packages_distributions()[name][0]  # TensorFlow comes under two names
+        yield Verdict(name, version(distribution), sequences, first[name], continued)
 
 
 def draw(sequences: int, seed: int) -> Iterator[Case]:
@@ -161,15 +162,6 @@ def _run(framework: str, which: str, folder: Path, sequences: int, seed: int) ->
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise UserError(f"{framework} could not be verified: {last}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def _distribution(framework: str) -> str:
-    """TensorFlow comes under two names."""
-    if framework == "tensorflow" and find_spec("tensorflow") is not None:
-        import importlib.metadata as metadata
-
-        return metadata.packages_distributions()["tensorflow"][0]
-    return framework
 
 
 def _backend(framework: str) -> tuple[Any, Callable[[NDArray[Any]], Any]]:

@@ -62,9 +62,6 @@ class AveragingScheme(Scheme):
     def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:
         """The weights for these averages, both shape (L,); `step` updates came before this one."""
 
-    def initial_weights(self) -> tuple[float, ...]:
-        return (1.0,) * self.num_losses
-
     def update(
         self, state: State, losses: Array, xp: Namespace, present: Array | None = None
     ) -> State:

@@ -34,9 +34,9 @@ class Scheme(ABC):
 
     num_losses: int
 
-    @abstractmethod
     def initial_weights(self) -> tuple[float, ...]:
-        """The weights before the first update, one per loss."""
+        """The weights before the first update, one per loss: 1 unless the scheme says otherwise."""
+        return (1.0,) * self.num_losses
 
     @abstractmethod
     def update(

@@ -58,9 +58,6 @@ class Constant(FixedScheme):
     def __post_init__(self) -> None:
         check_count("num_losses", self.num_losses)
 
-    def initial_weights(self) -> tuple[float, ...]:
-        return (1.0,) * self.num_losses
-
 
 @dataclass(frozen=True)
 class Linear(FixedScheme):
@@ -168,7 +165,7 @@ class LogLoss(AveragingScheme):
 
     def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:  # noqa: ARG002
         active = average > self.floor
-        return _published(1.0 / xp.where(active, average, 1.0), active, self.scaled, xp)
+        return _published(1.0 / xp.where(active, average, 1.0), self.scaled, xp, active)
 
 
 @dataclass(frozen=True)
@@ -200,7 +197,7 @@ class SoftmaxInverse(AveragingScheme):
         power = xp.exp((exponent - xp.max(exponent)) / self.temperature)
         power = xp.where(active, power, 0.0)
         total = xp.sum(power)
-        return _published(power / xp.where(total > 0.0, total, 1.0), active, self.scaled, xp)
+        return _published(power / xp.where(total > 0.0, total, 1.0), self.scaled, xp, active)
 
 
 class UncertaintyState(NamedTuple):
@@ -240,9 +237,6 @@ class UncertaintyWeighting(Scheme):
         check_range("learning_rate", self.learning_rate, 0.0, open_low=True)
         check_range("floor", self.floor, 0.0, 1.0, open_low=True)
 
-    def initial_weights(self) -> tuple[float, ...]:
-        return (1.0,) * self.num_losses
-
     def init(self, xp: Namespace, dtype: Any = None) -> UncertaintyState:
         state = super().init(xp, dtype)
         return UncertaintyState(**state._asdict(), log_variance=xp.zeros_like(state.weights))
@@ -259,7 +253,7 @@ class UncertaintyWeighting(Scheme):
         bound = math.log(1.0 / self.floor)
         moved = xp.clip(s - xp.clip(self.learning_rate * slope, -1.0, 1.0), -bound, bound)
         s = xp.where(idle, s, moved)
-        weights = _published(xp.exp(-s), s == s, self.scaled, xp)
+        weights = _published(xp.exp(-s), self.scaled, xp)
         return UncertaintyState(
             average=state.average,
             weights=xp.where(bad, state.weights, weights),
@@ -307,9 +301,6 @@ class DynamicWeightAverage(Scheme):
         check_range("temperature", self.temperature, 0.0, open_low=True)
         check_range("floor", self.floor, 0.0)
 
-    def initial_weights(self) -> tuple[float, ...]:
-        return (1.0,) * self.num_losses
-
     def init(self, xp: Namespace, dtype: Any = None) -> WindowState:
         state = super().init(xp, dtype)
         return WindowState(
@@ -343,13 +334,12 @@ class DynamicWeightAverage(Scheme):
         known = seen & (previous > self.floor)
         ratio = xp.where(known, average / xp.where(known, previous, 1.0), 1.0)
         power = xp.exp((ratio - xp.max(ratio)) / self.temperature)
-        weights = self.num_losses * power / xp.sum(power)
-        return _published(weights, ratio == ratio, self.scaled, xp)
+        return _published(self.num_losses * power / xp.sum(power), self.scaled, xp)
 
 
-def _published(weights: Array, active: Array, scaled: bool, xp: Namespace) -> Array:
-    """The weights of active losses as published or divided by their largest; others weigh 1."""
+def _published(weights: Array, scaled: bool, xp: Namespace, active: Array | None = None) -> Array:
+    """The weights as published or divided by their largest; where not `active` they are 1."""
     if scaled:
-        largest = xp.max(xp.where(active, weights, 0.0))
+        largest = xp.max(weights if active is None else xp.where(active, weights, 0.0))
         weights = weights / xp.where(largest > 0.0, largest, 1.0)
-    return xp.where(active, weights, 1.0)
+    return weights if active is None else xp.where(active, weights, 1.0)

@@ -93,9 +93,7 @@ class UncertaintyOracle(Oracle):
 
 class WindowOracle(Oracle):
     def begin(self):
-        self.step, self.seen, self.before, self.kept = 0, [[] for _ in range(self.n)], None, None
-        self.before = [None] * self.n
-        self.current = [1.0] * self.n
+        self.step, self.seen, self.before = 0, [[] for _ in range(self.n)], [None] * self.n
 
     def active(self):
         return [True] * self.n
