@@ -7,74 +7,95 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
-from loss_balance.base import check_count
-from loss_balance.reference_models.parts import ConvStem, ResidualUnit, Shape
+from loss_balance.reference_models.denseann import denseann, denseann169
+from loss_balance.reference_models.layers import Shape
+from loss_balance.reference_models.msdnet import msdnet, msdnet32, msdnet38, msdnet_original
+from loss_balance.reference_models.resann import resann, resann_imagenet
 from loss_balance.reference_models.spec import AnytimeSpec
 
-_RESANN = re.compile(r"resann-(\d+)-(\d+)(?:-every-(\d+))?")
-_FORMS = ("resann-<n>-<c>", "resann-<n>-<c>-every-<period>")
+__all__ = [
+    "PUBLISHED",
+    "denseann",
+    "denseann169",
+    "get",
+    "msdnet",
+    "msdnet32",
+    "msdnet38",
+    "msdnet_original",
+    "resann",
+    "resann_imagenet",
+]
+
+_FORMS: dict[str, tuple[str, Callable[..., AnytimeSpec]]] = {
+    "resann-<n>-<c>[-every-<period>]": (
+        r"resann-(?P<n>\d+)-(?P<c>\d+)(?:-every-(?P<period>\d+))?",
+        resann,
+    ),
+    "resann26|50|101": (r"resann(?P<depth>26|50|101)", resann_imagenet),
+    "denseann-<n>-<growth>[-bottleneck-<b>][-reduction-<r>][-every-<period>]": (
+        r"denseann-(?P<n>\d+)-(?P<growth>\d+)(?:-bottleneck-(?P<bottleneck>\d+))?"
+        r"(?:-reduction-(?P<reduction>\d+(?:\.\d+)?))?(?:-every-(?P<period>\d+))?",
+        denseann,
+    ),
+    "denseann169": ("denseann169", denseann169),
+    "msdnet-<depth>[-every-<period>]": (
+        r"msdnet-(?P<depth>\d+)(?:-every-(?P<period>\d+))?",
+        msdnet,
+    ),
+    "msdnet-original-<blocks>[-base-<base>][-step-<step>]": (
+        r"msdnet-original-(?P<blocks>\d+)(?:-base-(?P<base>\d+))?(?:-step-(?P<step>\d+))?",
+        msdnet_original,
+    ),
+    "msdnet32": ("msdnet32", msdnet32),
+    "msdnet38": ("msdnet38", msdnet38),
+}
+PUBLISHED = (
+    *(f"resann-{n}-{c}" for c in (16, 32) for n in (7, 9, 13, 17, 25)),
+    "resann-9-64",
+    "resann-9-128",
+    "resann26",
+    "resann50",
+    "resann101",
+    "denseann-12-16-bottleneck-0-reduction-1.0",
+    "denseann-16-16-bottleneck-0-every-3",
+    "denseann-16-12-every-3",
+    "denseann169",
+    "msdnet-18",
+    "msdnet-24",
+    "msdnet-45",
+    "msdnet-original-7",
+    "msdnet-original-10",
+    "msdnet32",
+    "msdnet38",
+)  # the networks of the paper and of the code that its authors and MSDNet's published
 
 
-def resann(
-    n: int,
-    c: int,
-    num_classes: int = 10,
-    *,
-    input_shape: Shape = (32, 32, 3),
-    period: int | None = None,
+def get(
+    name: str, num_classes: int | None = None, *, input_shape: Shape | None = None
 ) -> AnytimeSpec:
-    """ResANN(n, c) for CIFAR and SVHN (paper Section 5 and Appendix C; He et al. 2016).
-
-    Three stages of `n` residual units with c, 2c and 4c channels; the later two halve the sides.
-    An exit stands after every `period` units, counted back from the last one.
-
-    Args:
-        n: units per stage.
-        c: channels of the first stage, even.
-        num_classes: logits per exit.
-        input_shape: (height, width, channels); both sides divisible by 4.
-        period: default 3 for n = 25, as in the paper, otherwise 1.
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
-    check_count("n", n)
-    check_count("c", c)
-    usual = 3 if n == 25 else 1
-    if period is None:
-        period = usual
-    check_count("period", period)
-    units = []
-    in_channels = c
-    for i in range(3 * n):
-        out_channels = c * 2 ** (i // n)
-        units.append(ResidualUnit(in_channels, out_channels, stride=2 if i in (n, 2 * n) else 1))
-        in_channels = out_channels
-    return AnytimeSpec(
-        name=f"resann-{n}-{c}" + (f"-every-{period}" if period != usual else ""),
-        input_shape=input_shape,
-        stem=ConvStem(input_shape[-1], c),
-        units=tuple(units),
-        exits=tuple(range((3 * n - 1) % period, 3 * n, period)),
-        num_classes=num_classes,
-    )
-
-
-def get(name: str, num_classes: int = 10, *, input_shape: Shape = (32, 32, 3)) -> AnytimeSpec:
     """The network called `name`: `resann-9-32` is `resann(9, 32)`.
 
     Args:
         name: one of the known forms, as in `AnytimeSpec.name`.
-        num_classes: logits per exit.
-        input_shape: (height, width, channels).
+        num_classes: logits per exit; default the family's own, 10 or 1000.
+        input_shape: (height, width, channels); default the family's own, (32, 32, 3) or
+            (224, 224, 3).
 
     Raises:
         ValueError: the name is of no known form, or its numbers are out of range.
     """
-    match = _RESANN.fullmatch(name)
-    if match is None:
-        raise ValueError(f"a network's name must be like {' or '.join(_FORMS)}, got {name!r}")
-    n, c = int(match[1]), int(match[2])
-    period = int(match[3]) if match[3] else None
-    return resann(n, c, num_classes, input_shape=input_shape, period=period)
+    given = {"num_classes": num_classes, "input_shape": input_shape}
+    for pattern, family in _FORMS.values():
+        match = re.fullmatch(pattern, name)
+        if match is not None:
+            numbers = {key: _number(key, text) for key, text in match.groupdict().items() if text}
+            chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+            return family(**numbers, **chosen)
+    raise ValueError(f"a network's name must be like {' or '.join(_FORMS)}, got {name!r}")
+
+
+def _number(key: str, text: str) -> float:
+    return float(text) if key == "reduction" else int(text)

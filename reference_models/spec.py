@@ -11,14 +11,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from loss_balance.base import check_count, check_range
-from loss_balance.reference_models.parts import (
-    ConvStem,
-    ExitHead,
-    Features,
-    Layer,
-    ResidualUnit,
-    Shape,
-)
+from loss_balance.reference_models.layers import Layer, Shape
+from loss_balance.reference_models.parts import Features, Head, Part, check_channels
 
 
 class ExitCost(NamedTuple):
@@ -41,22 +35,22 @@ class AnytimeSpec:
         stem: the part before the first unit.
         units: the parts in order.
         exits: index of the unit after which each exit stands, increasing, the last unit included.
-        num_classes: logits per exit.
+        heads: the classifier of each exit, all with the same number of classes.
 
     Raises:
         ValueError: a size is not positive, exits do not increase or do not fit the units, or a part
-            cannot take what the part before it makes.
+            cannot take what the part before it makes. The message names the part and the rule.
     """
 
     name: str
     input_shape: Shape
-    stem: ConvStem
-    units: tuple[ResidualUnit, ...]
+    stem: Part
+    units: tuple[Part, ...]
     exits: tuple[int, ...]
-    num_classes: int
+    heads: tuple[Head, ...]
 
     def __post_init__(self) -> None:
-        for field in ("input_shape", "units", "exits"):
+        for field in ("input_shape", "units", "exits", "heads"):
             object.__setattr__(self, field, tuple(getattr(self, field)))  # a list would not hash
         if len(self.input_shape) != 3:
             raise ValueError(
@@ -64,9 +58,8 @@ class AnytimeSpec:
             )
         for size in self.input_shape:
             check_count("every entry of input_shape", size)
-        check_count("num_classes", self.num_classes)
         self._check_exits()
-        self._features()
+        self._check_heads()
 
     def _check_exits(self) -> None:
         check_count("the number of units", len(self.units))
@@ -77,6 +70,28 @@ class AnytimeSpec:
                 f"exits must increase within the units 0 to {last} and end at {last} (nothing "
                 f"would use the units after the last exit), got {self.exits}"
             )
+
+    def _check_heads(self) -> None:
+        if len(self.heads) != len(self.exits):
+            raise ValueError(
+                f"heads must be as many as exits, got {len(self.heads)} for {len(self.exits)}"
+            )
+        features = self._features()
+        for unit, head in zip(self.exits, self.heads, strict=True):
+            if head.num_classes != self.num_classes:
+                raise ValueError(
+                    f"all heads must have the same number of classes, got {head.num_classes} in "
+                    f"exit{unit} and {self.num_classes} in exit{self.exits[0]}"
+                )
+            try:
+                check_channels(features[unit + 1][-1], head.in_channels)
+            except ValueError as error:
+                raise ValueError(f"exit{unit}: {error}") from None
+
+    @property
+    def num_classes(self) -> int:
+        """Logits per exit."""
+        return self.heads[0].num_classes
 
     def _features(self) -> list[Features]:
         """What each unit is given, then what the last one makes."""
@@ -91,20 +106,15 @@ class AnytimeSpec:
             made.append(features)
         return made
 
-    def heads(self) -> tuple[ExitHead, ...]:
-        """The classifier of each exit."""
-        features = self._features()
-        return tuple(ExitHead(features[i + 1][-1][2], self.num_classes) for i in self.exits)
-
     def layers(self) -> dict[str, dict[str, Layer]]:
         """Part name to its layers by name, all in order of computation."""
         features = self._features()
-        heads = dict(zip(self.exits, self.heads(), strict=True))
+        heads = dict(zip(self.exits, self.heads, strict=True))
         layers = {"stem": self.stem.layers((self.input_shape,))}
         for i, unit in enumerate(self.units):
             layers[f"unit{i}"] = unit.layers(features[i])
             if i in heads:
-                layers[f"exit{i}"] = heads[i].layers()
+                layers[f"exit{i}"] = heads[i].layers(features[i + 1][-1])
         return layers
 
     def _shapes(self, kind: str) -> dict[str, tuple[int, ...]]:
@@ -119,7 +129,8 @@ class AnytimeSpec:
         """Trainable parameters, name to shape, in order of computation.
 
         `unit3.conv1.kernel` is (height, width, in, out), `exit3.linear.kernel` (in, out),
-        `unit3.norm1.scale` and every `bias` (channels,).
+        `unit3.norm1.scale` and every `bias` (channels,). A layer inside a group has a dot in its
+        name: `unit3.same0.conv1.kernel`.
         """
         return self._shapes("parameters")
 
@@ -167,5 +178,27 @@ class AnytimeSpec:
         if not -count <= exit_index < count:
             raise ValueError(f"exit_index must be within the {count} exits, got {exit_index!r}")
         unit = self.exits[exit_index]
-        name, units = f"{self.name}.exit{unit}", self.units[: unit + 1]
-        return replace(self, name=name, units=units, exits=(unit,))
+        return replace(
+            self,
+            name=f"{self.name}.exit{unit}",
+            units=self.units[: unit + 1],
+            exits=(unit,),
+            heads=(self.heads[exit_index],),
+        )
+
+
+def exits_every(period: int, units: int, first: int = 0) -> tuple[int, ...]:
+    """Exits after every `period` of `units` units, counted back from the last; none before `first`.
+
+    Indices count from 0.
+
+    Raises:
+        ValueError: `period` is not a whole number of at least 1.
+    """
+    check_count("period", period)
+    return tuple(i for i in range((units - 1) % period, units, period) if i >= first)
+
+
+def option(word: str, value: float, usual: float) -> str:
+    """How a family's name tells an option: nothing where it has its usual value."""
+    return "" if value == usual else f"-{word}-{value}"

@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
-from loss_balance.reference_models import parts
+from loss_balance.reference_models import parts, units
 from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.reference_models.weights import Weights, check, initialise
 
@@ -47,7 +47,7 @@ class ConvStem(nn.Module):
 class ResidualUnit(nn.Module):
     """BN-ReLU-conv-BN-ReLU-conv plus the input, averaged and zero-padded where shapes change."""
 
-    def __init__(self, unit: parts.ResidualUnit) -> None:
+    def __init__(self, unit: units.ResidualUnit) -> None:
         super().__init__()
         self.norm1 = batch_norm(unit.in_channels)
         self.conv1 = conv3x3(unit.in_channels, unit.out_channels, unit.stride)
@@ -71,10 +71,10 @@ class ResidualUnit(nn.Module):
         return x
 
 
-class ExitHead(nn.Module):
+class LinearHead(nn.Module):
     """BN-ReLU-global average-linear."""
 
-    def __init__(self, head: parts.ExitHead) -> None:
+    def __init__(self, head: parts.LinearHead) -> None:
         super().__init__()
         self.norm = batch_norm(head.in_channels)
         self.linear = nn.Linear(head.in_channels, head.num_classes)
@@ -104,8 +104,8 @@ class AnytimeNet(nn.Module):
         self.spec = spec
         self.stem = ConvStem(spec.stem)
         self.units = nn.ModuleList(ResidualUnit(unit) for unit in spec.units)
-        heads = zip(spec.exits, spec.heads(), strict=True)
-        self.exits = nn.ModuleDict({str(unit): ExitHead(head) for unit, head in heads})
+        heads = zip(spec.exits, spec.heads, strict=True)
+        self.exits = nn.ModuleDict({str(unit): LinearHead(head) for unit, head in heads})
         if not self.stem.conv.weight.is_meta:
             self.load_weights(initialise(spec, seed))
 

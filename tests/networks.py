@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,78 @@ import numpy as np
 import pytest
 from numpy_network import Oracle, training_loss
 
+from loss_balance.adaloss import AdaLoss
+from loss_balance.experiments.probe import Probe
 from loss_balance.reference_models import families, weights
+from loss_balance.reference_models.multiscale import (
+    MultiScaleStem,
+    MultiScaleTransition,
+    MultiScaleUnit,
+)
+from loss_balance.reference_models.parts import ConvHead, ImageStem, LinearHead
 from loss_balance.reference_models.spec import AnytimeSpec
+from loss_balance.reference_models.units import BottleneckUnit
+from loss_balance.schemes import Constant
 
-# Per "<name>/<classes>", by an independent counter: parameters, exits (unit before each, from 0),
-# and per exit: multiply_adds and parameters_to_exit with all heads so far, multiply_adds_alone with
-# that head only.
-COUNTS = json.loads((Path(__file__).parent / "data" / "resann_counts.json").read_text())
+# Per "<name>/<classes>", by an independent counter: parameters, exits (the layer before each, as
+# published, from 1: `published_position`), and per exit: multiply_adds and parameters_to_exit with
+# all heads so far, multiply_adds_alone with that head only.
+COUNTS = json.loads((Path(__file__).parent / "data" / "network_counts.json").read_text())
 
 # Height and width differ, so that a swap shows; an exit after every unit, and after every second.
 SMALL = families.resann(2, 4, 3, input_shape=(8, 12, 3))
 SPARSE = families.resann(3, 6, 5, input_shape=(12, 8, 2), period=2)
+BOTTLENECK = AnytimeSpec(  # ResANN for ILSVRC: stem, all shortcuts; an odd side is halved
+    "bottleneck",
+    input_shape=(20, 28, 3),
+    stem=ImageStem(3, 4),
+    units=(
+        BottleneckUnit(4, 2, 8),
+        BottleneckUnit(8, 2, 8),
+        BottleneckUnit(8, 4, 16, stride=2),
+        BottleneckUnit(16, 4, 16),
+    ),
+    exits=(1, 3),
+    heads=(LinearHead(8, 3), LinearHead(16, 3)),
+)
+DENSE = families.denseann(3, 4, 3, input_shape=(8, 12, 2), period=2)
+DENSE_BASIC = families.denseann(2, 3, 4, input_shape=(12, 8, 3), bottleneck=0, reduction=0.7)
+MULTISCALE = AnytimeSpec(  # MSDNet for ILSVRC, small: scales dropped one by one
+    "multiscale",
+    input_shape=(40, 56, 3),
+    stem=MultiScaleStem(3, (4, 6, 8), downsample=True),
+    units=(
+        MultiScaleUnit((4, 6, 8), (2, 3, 4), (1, 2, 4)),
+        MultiScaleUnit((6, 9, 12), (2, 3, 4), (1, 2, 4)),
+        MultiScaleTransition((8, 12, 16), (4, 6, 8)),
+        MultiScaleUnit((4, 6, 8), (3, 4), (1, 2, 4)),
+        MultiScaleUnit((9, 12), (3, 4), (2, 4)),
+        MultiScaleTransition((12, 16), (6, 8)),
+        MultiScaleUnit((6, 8), (4,), (2, 4)),
+        MultiScaleUnit((12,), (4,), (4,)),
+    ),
+    exits=(1, 4, 7),
+    heads=(ConvHead(16, 10, 3), ConvHead(16, 16, 3), ConvHead(16, 10, 3)),
+)
+CHAINS = (SMALL, SPARSE, BOTTLENECK, DENSE, DENSE_BASIC, MULTISCALE)  # every kind of part
+LARGE = ("resann50", "denseann169", "msdnet38")  # at ImageNet's size
 
 
 def counted(key: str) -> AnytimeSpec:
     """The network that an entry of COUNTS is about."""
     name, classes = key.split("/")
     return families.get(name, num_classes=int(classes))
+
+
+def published_position(spec: AnytimeSpec, unit: int) -> int:
+    """How the publication numbers this unit, from 1.
+
+    DenseNet and the original MSDNet count no transitions; AdaLoss' authors count MSDNet's stem.
+    """
+    if spec.name.startswith(("denseann", "msdnet-original")):
+        kinds = [type(part).__name__ for part in spec.units[: unit + 1]]
+        return len([kind for kind in kinds if not kind.endswith("Transition")])
+    return unit + (2 if spec.name.startswith("msdnet") else 1)
 
 
 def random_weights(spec: AnytimeSpec, seed: int = 1) -> dict[str, np.ndarray]:
@@ -49,71 +103,60 @@ def random_batch(spec: AnytimeSpec, size: int = 4) -> tuple[np.ndarray, np.ndarr
     return images, rng.integers(spec.num_classes, size=size)
 
 
-class NetworkContract:
-    """Subclass as `TestX(NetworkContract)` and fill in the first six methods.
+all_kinds = pytest.mark.parametrize("spec", CHAINS, ids=lambda spec: spec.name)
 
-    Images arrive as (B, H, W, C) float32 and logits leave as (B, num_classes) NumPy arrays. All of
-    a network's `load_weights` and `dump_weights` are called directly.
+
+class NetworkContract:
+    """Subclass as `TestX(NetworkContract)`, give it a `probe`, and fill in `parts_run`.
+
+    All of a network's `load_weights` and `dump_weights` are called directly.
     """
 
-    def network(self, spec: AnytimeSpec, seed: int = 0) -> Any:
-        """The framework's `AnytimeNet(spec, seed)`."""
-        raise NotImplementedError
-
-    def trainable_size(self, spec: AnytimeSpec) -> int:
-        """The number of trainable scalars in the built network, as the framework counts them."""
-        raise NotImplementedError
-
-    def predict(self, net: Any, images: np.ndarray) -> list[np.ndarray]:
-        """A call in evaluation mode."""
-        raise NotImplementedError
-
-    def anytime(self, net: Any, images: np.ndarray) -> Iterator[np.ndarray]:
-        """`net.anytime` in evaluation mode, as lazy as that."""
-        raise NotImplementedError
-
-    def train_step(
-        self, net: Any, images: np.ndarray, labels: np.ndarray
-    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        """(logits in training mode, gradients by the spec's names and layouts).
-
-        The loss is the sum over exits of the mean cross-entropy. Running statistics are updated,
-        parameters are not.
-        """
-        raise NotImplementedError
+    probe: Probe
 
     def parts_run(self, net: Any, images: np.ndarray, exits: int) -> list[str]:
         """Names of the parts computed, in order, while `exits` of `net.anytime` are consumed."""
         raise NotImplementedError
 
     def loaded(self, spec: AnytimeSpec) -> tuple[Any, dict[str, np.ndarray]]:
-        net, given = self.network(spec), random_weights(spec)
+        net, given = self.probe.network(spec), random_weights(spec)
         net.load_weights(given)
         return net, given
 
-    @pytest.mark.parametrize("key", COUNTS)
-    def test_parameters_of_the_built_network_equal_the_counts(self, key):
-        assert self.trainable_size(counted(key)) == COUNTS[key]["parameters"]
+    @pytest.mark.parametrize("name", families.PUBLISHED)
+    def test_parameters_of_the_built_network_equal_the_counts(self, name):
+        spec = families.get(name)
+        counts = COUNTS[f"{name}/{spec.num_classes}"]
+        assert self.probe.trainable_size(spec) == counts["parameters"]
 
-    @pytest.mark.parametrize("spec", [SMALL, SPARSE], ids=lambda spec: spec.name)
+    @all_kinds
     def test_logits_equal_the_oracle(self, spec):
         net, given = self.loaded(spec)
-        images, _ = random_batch(spec)
-        expected = Oracle(spec, given).logits(images)
-        for found, logits in zip(self.predict(net, images), expected, strict=True):
-            np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
+        self.assert_logits_equal_the_oracle(net, given, random_batch(spec)[0])
+
+    @pytest.mark.parametrize("name", LARGE)
+    def test_logits_at_the_size_of_imagenet_equal_the_oracle(self, name):
+        """Half of 1e-4 of their scale, so that two frameworks are within 1e-4 of each other."""
+        net, given = self.loaded(families.get(name))
+        self.assert_logits_equal_the_oracle(net, given, random_batch(net.spec, size=1)[0])
+
+    def assert_logits_equal_the_oracle(self, net, given, images):
+        expected = Oracle(net.spec, given).logits(images)
+        for found, logits in zip(self.probe.predict(net, images), expected, strict=True):
+            np.testing.assert_allclose(found, logits, rtol=0, atol=5e-5 * np.abs(logits).max())
 
     def test_evaluation_changes_nothing(self):
         net, given = self.loaded(SMALL)
-        self.predict(net, random_batch(SMALL)[0])
+        self.probe.predict(net, random_batch(SMALL)[0])
         assert_same(net.dump_weights(), given)
 
-    def test_training_uses_batch_statistics_and_keeps_a_running_mean(self):
-        net, given = self.loaded(SPARSE)
-        images, labels = random_batch(SPARSE)
-        oracle = Oracle(SPARSE, given, training=True)
+    @all_kinds
+    def test_training_uses_batch_statistics_and_keeps_a_running_mean(self, spec):
+        net, given = self.loaded(spec)
+        images, labels = random_batch(spec)
+        oracle = Oracle(spec, given, training=True)
         expected = oracle.logits(images)
-        logits, _ = self.train_step(net, images, labels)
+        logits, _ = self.probe.gradients(net, images, labels)
         for found, wanted in zip(logits, expected, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
         dumped = net.dump_weights()
@@ -126,58 +169,107 @@ class NetworkContract:
             assert (dumped[name] >= low - 1e-4).all(), name
             assert (dumped[name] <= high + 1e-4).all(), name
 
-    def test_gradients_reach_every_parameter(self):
-        net, _ = self.loaded(SPARSE)
-        _, gradients = self.train_step(net, *random_batch(SPARSE))
-        assert {name: g.shape for name, g in gradients.items()} == SPARSE.parameters()
+    @all_kinds
+    def test_gradients_reach_every_parameter(self, spec):
+        net, _ = self.loaded(spec)
+        _, gradients = self.probe.gradients(net, *random_batch(spec))
+        assert {name: g.shape for name, g in gradients.items()} == spec.parameters()
         for name, gradient in gradients.items():
             assert np.isfinite(gradient).all(), name
             assert gradient.any(), name
 
-    def test_gradients_are_the_slope_of_the_oracles_loss(self):
+    @all_kinds
+    def test_gradients_are_the_slopes_of_the_oracles_loss(self, spec):
+        """Along each array's own gradient the loss must rise by its norm, which is the most."""
+        net, given = self.loaded(spec)
+        images, labels = random_batch(spec)
+        _, gradients = self.probe.gradients(net, images, labels)
+        whole = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients.values()))
+        for name, gradient in gradients.items():
+            norm = np.sqrt((gradient.astype(np.float64) ** 2).sum())
+            if norm < 1e-3 * whole:
+                continue  # below what is asked for: 1e-3 of the gradients' scale
+
+            def loss_at(distance, name=name, direction=gradient / norm):
+                moved = given[name] + distance * direction
+                return training_loss(spec, given | {name: moved}, images, labels)
+
+            step = 1e-6
+            slope = (loss_at(step) - loss_at(-step)) / (2 * step)
+            assert slope == pytest.approx(norm, abs=1e-3 * whole), name
+
+    def test_a_constant_weight_trains_as_plain_sgd(self):
         net, given = self.loaded(SMALL)
         images, labels = random_batch(SMALL)
-        _, gradients = self.train_step(net, images, labels)
-        norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients.values()))
-        step = 1e-5
+        _, gradients = self.probe.gradients(self.loaded(SMALL)[0], images, labels)
+        constant = Constant(len(SMALL.exits))
+        self.probe.train(net, constant, images, labels, steps=1, learning_rate=0.1)
+        trained = net.dump_weights()
+        for name, gradient in gradients.items():
+            np.testing.assert_allclose(
+                trained[name], given[name] - 0.1 * gradient, atol=1e-6, err_msg=name
+            )
 
-        def loss_at(distance):
-            moved = {name: given[name] + distance * g / norm for name, g in gradients.items()}
-            return training_loss(SMALL, given | moved, images, labels)
+    @all_kinds
+    def test_training_with_adaloss_lowers_the_losses_it_reports(self, spec):
+        net, given = self.loaded(spec)
+        images, labels = random_batch(spec)
+        scheme = AdaLoss(len(spec.exits))
+        losses = self.probe.train(net, scheme, images, labels, steps=5, learning_rate=0.02)
+        assert losses.shape == (5, len(spec.exits))
+        assert losses[0].sum() == pytest.approx(
+            training_loss(spec, given, images, labels), rel=1e-3
+        )
+        assert losses[-1].sum() < losses[0].sum()
 
-        slope = (loss_at(step) - loss_at(-step)) / (2 * step)
-        assert slope == pytest.approx(norm, rel=1e-3)
-
-    def test_anytime_equals_a_call(self):
-        net, _ = self.loaded(SPARSE)
-        images, _ = random_batch(SPARSE)
-        answers = list(self.anytime(net, images))
-        for found, wanted in zip(answers, self.predict(net, images), strict=True):
+    @all_kinds
+    def test_anytime_equals_a_call(self, spec):
+        net, _ = self.loaded(spec)
+        images, _ = random_batch(spec)
+        answers = list(self.probe.anytime(net, images))
+        for found, wanted in zip(answers, self.probe.predict(net, images), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
-    @pytest.mark.parametrize("exits", range(1, len(SPARSE.exits) + 1))
-    def test_anytime_computes_nothing_beyond_the_exits_consumed(self, exits):
-        net = self.network(SPARSE)
-        expected = ["stem"]
-        for unit in range(SPARSE.exits[exits - 1] + 1):
-            expected += [f"unit{unit}"] + [f"exit{unit}"] * (unit in SPARSE.exits)
-        assert self.parts_run(net, random_batch(SPARSE)[0], exits) == expected
+    @all_kinds
+    def test_anytime_goes_on_with_the_samples_that_are_kept(self, spec):
+        net, _ = self.loaded(spec)
+        images, _ = random_batch(spec)
+        answers = self.probe.anytime(net, images)
+        next(answers)
+        kept = answers.send(np.array([2, 0]))
+        for k, wanted in enumerate(self.probe.predict(net, images)[1:]):
+            if k > 0:
+                kept = next(answers)
+            np.testing.assert_allclose(kept, wanted[[2, 0]], rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize("exit_index", range(len(SPARSE.exits)))
-    def test_a_single_exit_answers_as_that_exit_of_the_whole(self, exit_index):
-        net, given = self.loaded(SPARSE)
-        images, _ = random_batch(SPARSE)
-        cut = SPARSE.single_exit(exit_index)
-        alone = self.network(cut)
+    @all_kinds
+    def test_anytime_computes_nothing_beyond_the_exits_consumed(self, spec):
+        for exits in range(1, len(spec.exits) + 1):
+            net = self.probe.network(spec)
+            expected = ["stem"]
+            for unit in range(spec.exits[exits - 1] + 1):
+                expected += [f"unit{unit}"] + [f"exit{unit}"] * (unit in spec.exits)
+            assert self.parts_run(net, random_batch(spec)[0], exits) == expected
+
+    @pytest.mark.parametrize(
+        ("spec", "exit_index"),
+        [(spec, k) for spec in (SPARSE, MULTISCALE) for k in range(len(spec.exits))],
+    )
+    def test_a_single_exit_answers_as_that_exit_of_the_whole(self, spec, exit_index):
+        net, given = self.loaded(spec)
+        images, _ = random_batch(spec)
+        cut = spec.single_exit(exit_index)
+        alone = self.probe.network(cut)
         kept = cut.parameters() | cut.statistics()
         alone.load_weights({name: given[name] for name in kept})
-        (found,) = self.predict(alone, images)
+        (found,) = self.probe.predict(alone, images)
         np.testing.assert_allclose(
-            found, self.predict(net, images)[exit_index], rtol=1e-5, atol=1e-6
+            found, self.probe.predict(net, images)[exit_index], rtol=1e-5, atol=1e-6
         )
 
-    def test_weights_come_back_exactly_as_they_went_in(self):
-        net, given = self.loaded(SPARSE)
+    @all_kinds
+    def test_weights_come_back_exactly_as_they_went_in(self, spec):
+        net, given = self.loaded(spec)
         assert_same(net.dump_weights(), given)
 
     def test_dumped_and_loaded_arrays_are_copies(self):
@@ -188,7 +280,7 @@ class NetworkContract:
         assert_same(net.dump_weights(), kept)
 
     def test_the_seed_decides_the_first_weights(self):
-        assert_same(self.network(SMALL, seed=3).dump_weights(), weights.initialise(SMALL, 3))
+        assert_same(self.probe.network(SMALL, seed=3).dump_weights(), weights.initialise(SMALL, 3))
 
     def test_weights_that_do_not_fit_change_nothing(self):
         net, given = self.loaded(SMALL)
@@ -201,9 +293,9 @@ class NetworkContract:
 
     @pytest.mark.parametrize("shape", [(2, 12, 8, 3), (2, 8, 12, 1), (8, 12, 3)])
     def test_images_of_another_shape_are_refused(self, shape):
-        net = self.network(SMALL)
+        net = self.probe.network(SMALL)
         with pytest.raises(ValueError, match="expected images of shape"):
-            self.predict(net, np.zeros(shape, np.float32))
+            self.probe.predict(net, np.zeros(shape, np.float32))
 
 
 def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

@@ -1,0 +1,55 @@
+"""What a network does in some framework, through NumPy: for tests and `loss-balance verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loss_balance.base import Scheme
+from loss_balance.reference_models.spec import AnytimeSpec
+from loss_balance.reference_models.weights import Weights
+
+Images = NDArray[np.float32]  # (B, H, W, C)
+Labels = NDArray[np.int64]  # (B,)
+Logits = list[NDArray[Any]]  # of each exit, (B, num_classes)
+
+
+class Probe(Protocol):
+    """One framework's `AnytimeNet`, a network of which is `net` below."""
+
+    def network(self, spec: AnytimeSpec, seed: int = 0) -> Any:
+        """`AnytimeNet(spec, seed)`."""
+
+    def trainable_size(self, spec: AnytimeSpec) -> int:
+        """The number of trainable scalars in the built network, as the framework counts them."""
+
+    def predict(self, net: Any, images: Images) -> Logits:
+        """A call in evaluation mode."""
+
+    def anytime(self, net: Any, images: Images) -> Iterator[NDArray[Any]]:
+        """`net.anytime` in evaluation mode, as lazy as that."""
+
+    def gradients(self, net: Any, images: Images, labels: Labels) -> tuple[Logits, Weights]:
+        """(logits in training mode, gradients by the spec's names and layouts).
+
+        The loss is the sum over exits of the mean cross-entropy. Running statistics are updated,
+        parameters are not.
+        """
+
+    def train(
+        self,
+        net: Any,
+        scheme: Scheme,
+        images: Images,
+        labels: Labels,
+        *,
+        steps: int,
+        learning_rate: float,
+    ) -> NDArray[np.float64]:
+        """Plain SGD on the exits' mean cross-entropies, balanced by `scheme`, on one batch.
+
+        Compiled where that is the framework's habit. Returns the losses, (steps, num_exits).
+        """
