@@ -39,6 +39,9 @@ def denseann(
         ValueError: a number is out of its range.
     """
     check_count("n", n)
+    check_count("growth", growth)
+    if bottleneck:
+        check_count("bottleneck", bottleneck)
     check_range("reduction", reduction, 0.0, 1.0, open_low=True)
     options = (
         option("bottleneck", bottleneck, 4)

@@ -59,7 +59,7 @@ class AnytimeSpec:
         for size in self.input_shape:
             check_count("every entry of input_shape", size)
         self._check_exits()
-        self._check_heads()
+        self._check_heads(self._features())
 
     def _check_exits(self) -> None:
         check_count("the number of units", len(self.units))
@@ -71,12 +71,11 @@ class AnytimeSpec:
                 f"would use the units after the last exit), got {self.exits}"
             )
 
-    def _check_heads(self) -> None:
+    def _check_heads(self, features: list[Features]) -> None:
         if len(self.heads) != len(self.exits):
             raise ValueError(
                 f"heads must be as many as exits, got {len(self.heads)} for {len(self.exits)}"
             )
-        features = self._features()
         for unit, head in zip(self.exits, self.heads, strict=True):
             if head.num_classes != self.num_classes:
                 raise ValueError(

@@ -1,24 +1,77 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import COUNTS, SMALL, SPARSE, counted
+from networks import BOTTLENECK, CHAINS, COUNTS, MULTISCALE, SMALL, SPARSE, counted
+from networks import published_position as position
 
-from loss_balance.reference_models import families
-from loss_balance.reference_models.parts import BatchNorm, Conv, ConvStem, Linear, ResidualUnit
+from loss_balance.reference_models import config, families
+from loss_balance.reference_models.layers import BatchNorm, Conv, Linear
+from loss_balance.reference_models.multiscale import (
+    MultiScaleStem,
+    MultiScaleTransition,
+    MultiScaleUnit,
+)
+from loss_balance.reference_models.parts import ConvHead, ConvStem, ImageStem, LinearHead
 from loss_balance.reference_models.spec import AnytimeSpec
+from loss_balance.reference_models.units import (
+    BottleneckUnit,
+    DenseTransition,
+    DenseUnit,
+    ResidualUnit,
+)
 
-specs = st.builds(
-    lambda n, c, classes, height, width, channels, period: families.resann(
-        n, 2 * c, classes, input_shape=(4 * height, 4 * width, channels), period=period
+few = st.integers(1, 4)
+shapes = st.tuples(few, few, few).map(lambda s: (4 * s[0], 4 * s[1], s[2]))  # halved twice
+periods = st.integers(1, 15)
+specs = st.one_of(
+    st.builds(
+        lambda n, c, classes, shape, period: families.resann(
+            n, 2 * c, classes, input_shape=shape, period=period
+        ),
+        *[few] * 3,
+        shapes,
+        st.none() | periods,
     ),
-    *[st.integers(1, 4)] * 6,
-    st.none() | st.integers(1, 15),
+    st.builds(
+        lambda n, growth, classes, shape, bottleneck, reduction, period: families.denseann(
+            n,
+            growth,
+            classes,
+            input_shape=shape,
+            bottleneck=bottleneck,
+            reduction=reduction,
+            period=period,
+        ),
+        *[few] * 3,
+        shapes,
+        st.integers(0, 4),
+        st.sampled_from([0.5, 0.7, 1.0]),
+        periods,
+    ),
+    st.builds(
+        lambda third, classes, shape, period: families.msdnet(
+            3 * third, classes, input_shape=shape, period=period
+        ),
+        st.integers(2, 4),
+        few,
+        shapes,
+        st.none() | periods,
+    ),
+    st.builds(
+        lambda blocks, classes, shape, base, step: families.msdnet_original(
+            blocks, classes, input_shape=shape, base=base, step=step
+        ),
+        *[few] * 2,
+        shapes,
+        *[few] * 2,
+    ),
 )
 
 
@@ -29,7 +82,7 @@ def size(shapes):
 @pytest.mark.parametrize("key", COUNTS)
 def test_costs_equal_the_counts(key):
     spec, counts = counted(key), COUNTS[key]
-    assert list(spec.exits) == counts["exits"]
+    assert [position(spec, unit) for unit in spec.exits] == counts["exits"]
     assert [cost.multiply_adds for cost in spec.costs()] == counts["multiply_adds"]
     assert [cost.parameters for cost in spec.costs()] == counts["parameters_to_exit"]
     assert size(spec.parameters()) == counts["parameters"]
@@ -42,9 +95,35 @@ def test_a_single_exit_costs_what_the_counts_say(key):
     assert alone == COUNTS[key]["multiply_adds_alone"]
 
 
-def test_all_twelve_networks_of_the_paper_are_counted():
+def test_all_published_networks_are_counted():
     grid = [(n, c) for n in (7, 9, 13, 17, 25) for c in (16, 32)] + [(9, 64), (9, 128)]
-    assert set(COUNTS) == {f"resann-{n}-{c}/{k}" for n, c in grid for k in (10, 100)}
+    counted_names = {key.split("/")[0] for key in COUNTS}
+    assert {f"resann-{n}-{c}" for n, c in grid} <= counted_names
+    assert set(families.PUBLISHED) <= counted_names
+    for name in families.PUBLISHED:
+        assert f"{name}/{families.get(name).num_classes}" in COUNTS
+
+
+@pytest.mark.parametrize("spec", [*CHAINS, *map(families.get, families.PUBLISHED)], ids=str)
+def test_a_config_survives_json_and_gives_the_network_back(spec):
+    assert config.from_config(json.loads(json.dumps(config.to_config(spec)))) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("exits"), "exits"),
+        (lambda c: c["units"][0].pop("kind"), "kind"),
+        (lambda c: c["units"][0].update(kind="Lambda"), "Lambda"),
+        (lambda c: c["units"][0].update(depth=3), "depth"),
+        (lambda c: c.update(exits=[9]), "exits must increase"),
+    ],
+)
+def test_a_config_of_no_network_is_refused(change, message):
+    broken = config.to_config(SMALL)
+    change(broken)
+    with pytest.raises(ValueError, match=message):
+        config.from_config(broken)
 
 
 @pytest.mark.parametrize(
@@ -132,17 +211,26 @@ def test_layers_count_parameters_and_multiply_adds(layer, parameters, multiply_a
 
 
 def test_lists_are_taken_and_the_spec_hashes():
-    listed = AnytimeSpec(
-        SMALL.name, list(SMALL.input_shape), SMALL.stem, list(SMALL.units), list(SMALL.exits), 3
-    )
+    parts = SMALL.stem, list(SMALL.units), list(SMALL.exits), list(SMALL.heads)
+    listed = AnytimeSpec(SMALL.name, list(SMALL.input_shape), *parts)
     assert listed == SMALL
     assert hash(listed) == hash(SMALL)
+    for kind, arguments in [
+        (MultiScaleStem, (3, [1, 2])),
+        (MultiScaleUnit, ([2, 3], [2, 3], [1, 2])),
+        (MultiScaleTransition, ([2, 3], [1, 1])),
+    ]:
+        tuples = [tuple(x) if isinstance(x, list) else x for x in arguments]
+        assert hash(kind(*arguments)) == hash(kind(*tuples))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be a whole number of at least 1, got 0"),
+        ({"heads": SMALL.heads[1:]}, "heads must be as many as exits, got 5 for 6"),
+        ({"heads": (LinearHead(4, 2), *SMALL.heads[1:])},
+         "same number of classes, got 3 in exit1 and 2 in exit0"),
+        ({"heads": (LinearHead(5, 3), *SMALL.heads[1:])}, "exit0: it takes 5 channels, got 4"),
         ({"input_shape": (8, 0, 3)}, "input_shape must be a whole number of at least 1, got 0"),
         ({"input_shape": (8, 12)}, r"\(height, width, channels\), got \(8, 12\)"),
         ({"input_shape": (8, 12, 1)}, "stem: it takes 3 channels, got 1"),
@@ -151,6 +239,15 @@ def test_lists_are_taken_and_the_spec_hashes():
         ({"stem": ConvStem(3, 6)}, "unit0: it takes 4 channels, got 6"),
         ({"units": (ResidualUnit(4, 8), ResidualUnit(4, 8)), "exits": (1,)},
          "unit1: it takes 4 channels, got 8"),
+        ({"units": (DenseUnit(4, 2), BottleneckUnit(4, 2, 8)), "exits": (1,)},
+         "unit1: it takes 4 channels, got 6"),
+        ({"units": (ResidualUnit(4, 4, 2), DenseTransition(4, 2), DenseTransition(2, 2)),
+          "exits": (2,)}, "unit2: it halves the sides, .* even, got 2x3"),
+        ({"units": (MultiScaleUnit((4, 8), (2, 2), (1, 2)),), "exits": (0,)},
+         "unit0: it takes 2 scales, got 1"),
+        ({"stem": MultiScaleStem(3, (4, 8))}, "unit0: it takes one map, got 2 scales"),
+        ({"stem": MultiScaleStem(3, (4, 8)), "exits": (0,),
+          "units": (MultiScaleTransition((4, 6), (2, 2)),)}, "unit0: it takes 6 channels, got 8"),
         ({"units": ()}, "the number of units must be .* got 0"),
         ({"exits": ()}, r"exits must increase .* got \(\)"),
         ({"exits": (0, 3)}, r"end at 5 .* got \(0, 3\)"),
@@ -166,24 +263,52 @@ def test_a_spec_that_cannot_be_built_is_refused(changes, message):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("kind", "arguments", "message"),
     [
-        ((0, 4), "in_channels must be"),
-        ((4, 0), "out_channels must be"),
-        ((4, 2), "even number of channels .* got 4 -> 2"),
-        ((3, 6), "even number of channels .* got 3 -> 6"),
-        ((4, 4, 3), "stride must be 1 or 2, got 3"),
+        (ResidualUnit, (0, 4), "in_channels must be"),
+        (ResidualUnit, (4, 0), "out_channels must be"),
+        (ResidualUnit, (4, 2), "even number of channels .* got 4 -> 2"),
+        (ResidualUnit, (3, 6), "even number of channels .* got 3 -> 6"),
+        (ResidualUnit, (4, 4, 3), "stride must be 1 or 2, got 3"),
+        (BottleneckUnit, (4, 0, 4), "inner_channels must be"),
+        (BottleneckUnit, (4, 2, 4, 0), "stride must be 1 or 2, got 0"),
+        (DenseUnit, (4, 0), "growth must be"),
+        (DenseUnit, (4, 2, 0), "inner_channels must be"),
+        (DenseTransition, (4, 0), "out_channels must be"),
+        (ConvStem, (0, 4), "ConvStem.in_channels must be a whole number of at least 1, got 0"),
+        (ConvStem, (3.0, 4), "ConvStem.in_channels must be"),
+        (ImageStem, (3, 0), "ImageStem.out_channels must be"),
+        (LinearHead, (4, 0), "num_classes must be"),
+        (ConvHead, (4, 0, 3), "filters must be"),
+        (MultiScaleStem, (3, ()), "number of scales in MultiScaleStem.out_channels must be"),
+        (MultiScaleStem, (3, (4, 0)), "every entry of MultiScaleStem.out_channels must be"),
+        (MultiScaleUnit, ((4, 8), (2, 2, 2), (1, 1)), "no more scales after it .* 2 -> 3"),
+        (MultiScaleUnit, ((4, 8), (2, 2), (1,)), "a bottleneck for each scale .* got 1"),
+        (MultiScaleUnit, ((4, 8), (2, 1), (1, 2)), r"at least 2 where two .* got \(2, 1\)"),
+        (MultiScaleTransition, ((4, 8), (2,)), "keep all scales, got 2 -> 1"),
     ],
 )
-def test_a_unit_that_cannot_be_built_is_refused(arguments, message):
+def test_a_part_that_cannot_be_built_is_refused(kind, arguments, message):
     with pytest.raises(ValueError, match=message):
-        ResidualUnit(*arguments)
+        kind(*arguments)
 
 
-@pytest.mark.parametrize("arguments", [(0, 4), (3, 0), (3.0, 4)])
-def test_a_stem_that_cannot_be_built_is_refused(arguments):
-    with pytest.raises(ValueError, match=r"ConvStem.*whole number of at least 1"):
-        ConvStem(*arguments)
+def test_scales_of_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="half of the one before, got 8x8 and 5x4"):
+        MultiScaleUnit((2, 2), (2, 2), (1, 1)).outputs(((8, 8, 2), (5, 4, 2)))
+
+
+def test_an_edge_reads_its_own_scale_or_the_finer_one_in_half_the_new_channels():
+    unit = MultiScaleUnit((4, 40, 50), growth=(7, 8), bottleneck=(1, 2, 4))
+    found = [(e.name, e.source, e.target, e.inner_channels, e.out_channels) for e in unit.edges()]
+    assert found == [
+        ("same0", 1, 0, 6, 3),
+        ("down0", 0, 0, 4, 4),
+        ("same1", 2, 1, 16, 4),
+        ("down1", 1, 1, 8, 4),
+    ]
+    assert MULTISCALE.parameters()["unit3.down0.conv1.kernel"] == (1, 1, 4, 2)
+    assert BOTTLENECK.parameters()["unit2.shortcut.kernel"] == (1, 1, 8, 16)
 
 
 @pytest.mark.parametrize("index", [6, -7])
@@ -200,20 +325,29 @@ def test_a_fraction_must_be_a_number(fraction):
 
 @pytest.mark.parametrize("name", ["resnet-9-32", "resann-9", "resann-9-32-", "ResANN-9-32", ""])
 def test_an_unknown_name_lists_the_known_forms(name):
-    with pytest.raises(ValueError, match=r"resann-<n>-<c>.*every-<period>.*got"):
+    with pytest.raises(ValueError, match=r"resann-<n>-<c>.*every-<period>.*msdnet38, got"):
         families.get(name)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("family", "arguments", "message"),
     [
-        ({"n": 0, "c": 4}, "n must be"),
-        ({"n": 2, "c": 0}, "c must be"),
-        ({"n": 2, "c": 4, "period": 0}, "period must be"),
-        ({"n": 2, "c": 3}, "even number of channels"),
-        ({"n": 2, "c": 4, "input_shape": (6, 8, 3)}, "unit4: .* got 3x4"),
+        ("resann", {"n": 0, "c": 4}, "n must be"),
+        ("resann", {"n": 2, "c": 0}, "c must be"),
+        ("resann", {"n": 2, "c": 4, "period": 0}, "period must be"),
+        ("resann", {"n": 2, "c": 3}, "even number of channels"),
+        ("resann", {"n": 2, "c": 4, "input_shape": (6, 8, 3)}, "unit4: .* got 3x4"),
+        ("resann_imagenet", {"depth": 34}, "depth must be one of 26, 50, 101, got 34"),
+        ("denseann", {"n": 0, "growth": 4}, "n must be"),
+        ("denseann", {"n": 2, "growth": 0}, "growth must be"),
+        ("denseann", {"n": 2, "growth": 4, "bottleneck": -1}, "bottleneck must be"),
+        ("denseann", {"n": 2, "growth": 4, "reduction": 0.0}, "reduction must be"),
+        ("denseann169", {"input_shape": (200, 224, 3)}, "unit19: .* got 25x28"),
+        ("msdnet", {"depth": 16}, "multiple of 3 and at least 6, got 16"),
+        ("msdnet", {"depth": 3}, "multiple of 3 and at least 6, got 3"),
+        ("msdnet_original", {"blocks": 0}, "blocks must be"),
     ],
 )
-def test_numbers_out_of_range_are_refused(arguments, message):
+def test_numbers_out_of_range_are_refused(family, arguments, message):
     with pytest.raises(ValueError, match=message):
-        families.resann(**arguments)
+        getattr(families, family)(**arguments)
