@@ -12,8 +12,6 @@ TorchJD's schemes join in if it is installed (`pip install torchjd`).
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
@@ -21,13 +19,12 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from timing import Step, measure, ratio
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
 from loss_balance import AdaLoss, Constant
 from loss_balance.backends.torch import Balancer
-
-Step = Callable[[], None]
 
 
 def combinations(count: int, device: str) -> dict[str, Step]:
@@ -102,24 +99,14 @@ def _training_step(name: str, exits: int, device: str, *, compiled: bool) -> Ste
     return step
 
 
-def measure(variants: dict[str, Step], rounds: int, inner: int, device: str) -> dict[str, list]:
-    """Seconds of `inner` steps of each variant, per round; rounds alternate the order."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for k in range(rounds + 2):
-        for name, step in list(variants.items())[:: 1 if k % 2 else -1]:
-            _wait(device)
-            start = time.perf_counter()
-            for _ in range(inner):
-                step()
-            _wait(device)
-            if k >= 2:  # the first two rounds warm up
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+def _measure(
+    variants: dict[str, Step], rounds: int, inner: int, device: str
+) -> dict[str, list[float]]:
+    return measure(variants, rounds, inner, torch.cuda.synchronize if device == "cuda" else _done)
 
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def _done() -> None:
+    """A CPU has finished when the call returns."""
 
 
 def show(console: Console, title: str, columns: dict[str, dict[str, list]]) -> None:
@@ -129,14 +116,10 @@ def show(console: Console, title: str, columns: dict[str, dict[str, list]]) -> N
     for column in columns:
         table.add_column(column, justify="right")
     for name in next(iter(columns.values())):
-        table.add_row(name, *(_ratio(seconds, name) for seconds in columns.values()))
+        table.add_row(
+            name, *(ratio(seconds[name], seconds["sum(losses)"]) for seconds in columns.values())
+        )
     console.print(table)
-
-
-def _ratio(seconds: dict[str, list], name: str) -> str:
-    ratios = [a / b for a, b in zip(seconds[name], seconds["sum(losses)"], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
 
 def main(
@@ -150,12 +133,12 @@ def main(
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU, one thread"
     console.print(f"torch {torch.__version__}, {name}, {rounds} rounds")
     hot = {
-        f"{n} losses": measure(combinations(n, device), rounds, 50, device) for n in (4, 9, 25, 75)
+        f"{n} losses": _measure(combinations(n, device), rounds, 50, device) for n in (4, 9, 25, 75)
     }
     show(console, "The combination alone, forward and backward", hot)
-    steps = {"eager": measure(training_steps(9, device, compiled=False), rounds, 20, device)}
+    steps = {"eager": _measure(training_steps(9, device, compiled=False), rounds, 20, device)}
     if compiled:
-        steps["compiled"] = measure(training_steps(9, device, compiled=True), rounds, 20, device)
+        steps["compiled"] = _measure(training_steps(9, device, compiled=True), rounds, 20, device)
     show(console, "A whole training step, 9 exits", steps)
 
 

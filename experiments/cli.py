@@ -17,6 +17,7 @@ except ModuleNotFoundError as error:
 
 import loss_balance
 from loss_balance.experiments import compare as comparing
+from loss_balance.experiments import models as listing
 from loss_balance.experiments import verify as verifying
 from loss_balance.experiments.comparison import SCHEMES
 from loss_balance.experiments.errors import UserError
@@ -171,10 +172,36 @@ def compare(
 def verify(
     sequences: Annotated[int, typer.Option(help="Drawn sequences per framework.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    networks: Annotated[bool, typer.Option(help="Compare the networks too.")] = True,
 ) -> None:
     """Check that every installed framework gives the weights of an independent oracle.
 
-    Also that a state exported half way from any of them continues in any other.
+    Also that a state exported half way from any of them continues in any other, and that their
+    networks compute and train the same from the same weights.
     """
-    if not verifying.show(sequences, seed):
+    agrees = verifying.show(sequences, seed)
+    if networks:
+        agrees = verifying.show_networks() and agrees
+    if not agrees:
         raise typer.Exit(1)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show the exits of this network.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Logits per exit.", show_default="the network's own")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(help="Write a picture of NAME to this file.", show_default=False)
+    ] = None,
+) -> None:
+    """List the networks with their exits, parameters and multiply-adds."""
+    if name is None:
+        if draw is not None:
+            raise UserError("--draw needs the NAME of a network")
+        listing.show_all(classes)
+        return
+    listing.show_one(name, classes)
+    if draw is not None:
+        listing.draw(name, classes, draw)

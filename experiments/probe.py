@@ -10,11 +10,30 @@ from numpy.typing import NDArray
 
 from loss_balance.base import Scheme
 from loss_balance.reference_models.spec import AnytimeSpec
-from loss_balance.reference_models.weights import Weights
+from loss_balance.reference_models.weights import Weights, initialise
 
 Images = NDArray[np.float32]  # (B, H, W, C)
 Labels = NDArray[np.int64]  # (B,)
 Logits = list[NDArray[Any]]  # of each exit, (B, num_classes)
+
+
+def random_weights(spec: AnytimeSpec, seed: int = 1) -> Weights:
+    """Weights in which no array is constant, so that none can be left out or mixed up."""
+    rng = np.random.default_rng(seed)
+    drawn = initialise(spec, seed)
+    for name, array in drawn.items():
+        if name.endswith((".scale", ".var")):
+            drawn[name] = rng.uniform(0.5, 1.5, array.shape).astype(np.float32)
+        elif name.endswith((".bias", ".mean")):
+            drawn[name] = rng.normal(0.0, 0.3, array.shape).astype(np.float32)
+    return drawn
+
+
+def random_batch(spec: AnytimeSpec, size: int = 4) -> tuple[Images, Labels]:
+    """(images (size, H, W, C), labels (size,))."""
+    rng = np.random.default_rng(2)
+    images = rng.standard_normal((size, *spec.input_shape), np.float32)
+    return images, rng.integers(spec.num_classes, size=size)
 
 
 class Probe(Protocol):

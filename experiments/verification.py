@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loss_balance.adaloss import AdaLoss, LinearSchedule
-from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.isolation import installed, run_module
 from loss_balance.experiments.oracle import Oracle
 
-FRAMEWORKS = ("numpy", "torch", "tensorflow", "jax")
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # relative, of each weight
 STEPS = 16
 Losses = list[float | None]
@@ -65,11 +61,6 @@ class Verdict:
         """Whether every weight was within the tolerance."""
         own = all(error <= TOLERANCE[dtype] for dtype, error in self.worst.items())
         return own and (self.continued is None or self.continued <= TOLERANCE["float32"])
-
-
-def installed() -> list[str]:
-    """The frameworks that can be verified here."""
-    return [name for name in FRAMEWORKS if find_spec(name) is not None]
 
 
 def verify(folder: Path, sequences: int, seed: int) -> Iterator[Verdict]:
@@ -145,23 +136,9 @@ def _near_floor(case: Case) -> bool:
 
 def _run(framework: str, which: str, folder: Path, sequences: int, seed: int) -> dict[str, float]:
     """One round of one framework in a process of its own: worst relative error by dtype."""
-    quiet = {
-        "TF_CPP_MIN_LOG_LEVEL": "1",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-        "KERAS_BACKEND": "tensorflow",
-        "JAX_ENABLE_X64": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, framework, which, folder, str(sequences), str(seed)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | quiet,
-    )
-    if done.returncode:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise UserError(f"{framework} could not be verified: {last}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    arguments = (framework, which, str(folder), str(sequences), str(seed))
+    printed = run_module(__spec__.name, *arguments)
+    return dict(json.loads(printed.splitlines()[-1]))
 
 
 def _backend(framework: str) -> tuple[Any, Callable[[NDArray[Any]], Any]]:

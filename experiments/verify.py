@@ -1,4 +1,4 @@
-"""`loss-balance verify`: the table of what `verification` found."""
+"""`loss-balance verify`: the tables of what the two verifications found."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from loss_balance.experiments import network_verification as networks
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.verification import STEPS, TOLERANCE, Verdict, installed, verify
+from loss_balance.experiments.isolation import installed
+from loss_balance.experiments.verification import STEPS, TOLERANCE, Verdict, verify
 
 console = Console()
 
@@ -32,6 +34,38 @@ def show(sequences: int, seed: int) -> bool:
     console.print(
         f"Allowed: {TOLERANCE['float32']:g} in float32, {TOLERANCE['float64']:g} in float64, each "
         "weight against plain Python scalars."
+    )
+    return all(verdict.agrees for verdict in verdicts)
+
+
+def show_networks() -> bool:
+    """Compares the networks of all installed frameworks, and returns whether all agree.
+
+    Raises:
+        UserError: a framework cannot be run.
+    """
+    names = [name for name in installed() if name in networks.PROBES]
+    if len(names) < 2:
+        console.print(f"Networks: {' '.join(names) or 'no framework'} alone here, none to compare.")
+        return True
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        console.status(f"networks in {', '.join(names)}: inference, gradients, training"),
+    ):
+        verdicts = list(networks.verify(Path(folder)))
+    table = Table(title="Networks: worst difference from any other framework", title_justify="left")
+    table.add_column("framework", no_wrap=True)
+    for heading, allowed in networks.TOLERANCE.items():
+        table.add_column(f"{heading}\nat most {allowed:g}", justify="right")
+    table.add_column("verdict")
+    for verdict in verdicts:
+        row = (f"{verdict.worst[heading]:.1e}" for heading in networks.TOLERANCE)
+        table.add_row(verdict.framework, *row, "agrees" if verdict.agrees else "DIFFERS")
+    console.print(table)
+    console.print(
+        "Each relative to the largest such value of the same network; "
+        f"{', '.join(name for name, _ in networks.TRAINED)} trained, "
+        f"{', '.join(networks.FULL_SIZE)} in inference at 224x224."
     )
     return all(verdict.agrees for verdict in verdicts)
 

@@ -43,6 +43,7 @@ def denseann(
     if bottleneck:
         check_count("bottleneck", bottleneck)
     check_range("reduction", reduction, 0.0, 1.0, open_low=True)
+    reduction = float(reduction)  # one way to write it in the name
     options = (
         option("bottleneck", bottleneck, 4)
         + option("reduction", reduction, 0.5)

@@ -17,6 +17,7 @@ from loss_balance.reference_models.resann import resann, resann_imagenet
 from loss_balance.reference_models.spec import AnytimeSpec
 
 __all__ = [
+    "FORMS",
     "PUBLISHED",
     "denseann",
     "denseann169",
@@ -29,7 +30,8 @@ __all__ = [
     "resann_imagenet",
 ]
 
-_FORMS: dict[str, tuple[str, Callable[..., AnytimeSpec]]] = {
+# How a name is written, its pattern and its family.
+FORMS: dict[str, tuple[str, Callable[..., AnytimeSpec]]] = {
     "resann-<n>-<c>[-every-<period>]": (
         r"resann-(?P<n>\d+)-(?P<c>\d+)(?:-every-(?P<period>\d+))?",
         resann,
@@ -88,13 +90,13 @@ def get(
         ValueError: the name is of no known form, or its numbers are out of range.
     """
     given = {"num_classes": num_classes, "input_shape": input_shape}
-    for pattern, family in _FORMS.values():
+    for pattern, family in FORMS.values():
         match = re.fullmatch(pattern, name)
         if match is not None:
             numbers = {key: _number(key, text) for key, text in match.groupdict().items() if text}
             chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
             return family(**numbers, **chosen)
-    raise ValueError(f"a network's name must be like {' or '.join(_FORMS)}, got {name!r}")
+    raise ValueError(f"a network's name must be like {' or '.join(FORMS)}, got {name!r}")
 
 
 def _number(key: str, text: str) -> float:

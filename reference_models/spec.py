@@ -59,7 +59,7 @@ class AnytimeSpec:
         for size in self.input_shape:
             check_count("every entry of input_shape", size)
         self._check_exits()
-        self._check_heads(self._features())
+        self._check_heads(self.features())
 
     def _check_exits(self) -> None:
         check_count("the number of units", len(self.units))
@@ -92,8 +92,8 @@ class AnytimeSpec:
         """Logits per exit."""
         return self.heads[0].num_classes
 
-    def _features(self) -> list[Features]:
-        """What each unit is given, then what the last one makes."""
+    def features(self) -> list[Features]:
+        """What the stem makes, then each unit: a tuple of maps, (height, width, channels) each."""
         features: Features = (self.input_shape,)
         made = []
         names = ("stem", *(f"unit{i}" for i in range(len(self.units))))
@@ -107,7 +107,7 @@ class AnytimeSpec:
 
     def layers(self) -> dict[str, dict[str, Layer]]:
         """Part name to its layers by name, all in order of computation."""
-        features = self._features()
+        features = self.features()
         heads = dict(zip(self.exits, self.heads, strict=True))
         layers = {"stem": self.stem.layers((self.input_shape,))}
         for i, unit in enumerate(self.units):

@@ -11,7 +11,7 @@ import pytest
 from numpy_network import Oracle, training_loss
 
 from loss_balance.adaloss import AdaLoss
-from loss_balance.experiments.probe import Probe
+from loss_balance.experiments.probe import Probe, random_batch, random_weights
 from loss_balance.reference_models import families, weights
 from loss_balance.reference_models.multiscale import (
     MultiScaleStem,
@@ -82,25 +82,6 @@ def published_position(spec: AnytimeSpec, unit: int) -> int:
         kinds = [type(part).__name__ for part in spec.units[: unit + 1]]
         return len([kind for kind in kinds if not kind.endswith("Transition")])
     return unit + (2 if spec.name.startswith("msdnet") else 1)
-
-
-def random_weights(spec: AnytimeSpec, seed: int = 1) -> dict[str, np.ndarray]:
-    """Weights in which no array is constant, so that none can be left out or mixed up."""
-    rng = np.random.default_rng(seed)
-    drawn = weights.initialise(spec, seed)
-    for name, array in drawn.items():
-        if name.endswith((".scale", ".var")):
-            drawn[name] = rng.uniform(0.5, 1.5, array.shape).astype(np.float32)
-        elif name.endswith((".bias", ".mean")):
-            drawn[name] = rng.normal(0.0, 0.3, array.shape).astype(np.float32)
-    return drawn
-
-
-def random_batch(spec: AnytimeSpec, size: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """(images (size, H, W, C) float32, labels (size,))."""
-    rng = np.random.default_rng(2)
-    images = rng.standard_normal((size, *spec.input_shape), np.float32)
-    return images, rng.integers(spec.num_classes, size=size)
 
 
 all_kinds = pytest.mark.parametrize("spec", CHAINS, ids=lambda spec: spec.name)

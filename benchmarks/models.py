@@ -1,0 +1,73 @@
+"""What the reference networks cost beside hand-written ones, and what stopping costs.
+
+    python benchmarks/models.py torch            # or tensorflow, or jax; one thread is fairest
+    python benchmarks/models.py jax --rounds 50
+
+Two tables. A training step (forward, backward, SGD) as a ratio to the same layers written plainly in
+that framework, without this package (`plain_<framework>.py`). And `anytime(x)` run to its end as a
+ratio to a call of the same network, each compiled where that is the framework's habit. Variants run
+interleaved; medians of the rounds' ratios with their quartiles.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from timing import Step, measure, ratio
+
+from loss_balance.experiments.network_verification import probe_of
+from loss_balance.experiments.probe import random_batch
+from loss_balance.reference_models import families
+
+ANYTIME = ("resann-3-16", "denseann-6-12", "msdnet-18")
+
+
+def anytime_pairs(framework: str, batch: int) -> dict[str, tuple[Step, Step]]:
+    """Network to (all of `anytime`, a call), both in evaluation mode."""
+    probe = probe_of(framework)
+    pairs: dict[str, tuple[Step, Step]] = {}
+    for name in ANYTIME:
+        spec = families.get(name)
+        net, images = probe.network(spec), random_batch(spec, batch)[0]
+        pairs[name] = (
+            lambda net=net, images=images: list(probe.anytime(net, images)),
+            lambda net=net, images=images: probe.predict(net, images),
+        )
+    return pairs
+
+
+def show(console: Console, title: str, pairs: dict[str, tuple[Step, Step]], rounds: int) -> None:
+    """A row per network."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("network", "ratio", "ms of the second"):
+        table.add_column(heading)
+    for name, (ours, base) in pairs.items():
+        seconds = measure({"ours": ours, "base": base}, rounds, 1)
+        milliseconds = f"{1e3 * sorted(seconds['base'])[rounds // 2]:.1f}"
+        table.add_row(name, ratio(seconds["ours"], seconds["base"]), milliseconds)
+    console.print(table)
+
+
+def main(
+    framework: Annotated[str, typer.Argument(help="torch, tensorflow or jax.")],
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 20,
+    batch: Annotated[int, typer.Option(help="Images of an anytime call.")] = 8,
+) -> None:
+    """Prints both tables."""
+    if framework == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    console = Console(width=100)
+    plain = import_module(f"plain_{framework}")
+    show(console, f"{framework}: training step over the plain network's", plain.pairs(), rounds)
+    pairs = anytime_pairs(framework, batch)
+    show(console, f"{framework}: anytime to its end over a call, batch {batch}", pairs, rounds)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,178 @@
+"""Do the networks of all installed frameworks compute and train the same?
+
+Each framework runs in a process of its own, loads the same drawn weights, and leaves what it
+computed as arrays; then the frameworks are compared, each with all others. In a second round each
+loads the weights that the others have trained and dumped.
+
+    python -m loss_balance.experiments.network_verification FRAMEWORK ROUND FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loss_balance.adaloss import AdaLoss
+from loss_balance.experiments.isolation import installed, run_module
+from loss_balance.experiments.probe import Probe, random_batch, random_weights
+from loss_balance.reference_models import families, weights
+from loss_balance.reference_models.layers import Shape
+from loss_balance.reference_models.spec import AnytimeSpec
+
+PROBES = {"torch": "TorchProbe", "tensorflow": "TensorFlowProbe", "jax": "JaxProbe"}
+SMALL: Shape = (16, 24, 3)
+TRAINED = (  # every kind of part; height and width differ, so that a swap shows
+    ("resann-2-8", SMALL),
+    ("resann26", (64, 96, 3)),
+    ("denseann-3-8-every-2", SMALL),
+    ("denseann-3-8-bottleneck-0-reduction-1.0", SMALL),
+    ("msdnet-9", SMALL),
+    ("msdnet-original-3", SMALL),
+    ("msdnet32", (64, 96, 3)),
+)
+FULL_SIZE = ("resann50", "denseann169", "msdnet38")  # inference alone
+BATCH, STEPS, RATE = 8, 3, 0.05
+# What may differ, relative to the largest such value of the same network. Running variances are
+# left to the tests: PyTorch keeps the unbiased one, n / (n - 1) times that of the others.
+TOLERANCE = {
+    "logits": 1e-4,
+    "training loss": 1e-4,
+    "gradients": 1e-3,
+    "batch means": 1e-4,
+    f"{STEPS} SGD steps": 1e-3,
+    "loaded elsewhere": 1e-4,
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The worst difference of one framework from any other, by TOLERANCE's keys."""
+
+    framework: str
+    worst: dict[str, float]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all are within TOLERANCE; a framework alone has nothing to differ from."""
+        return all(value <= TOLERANCE[name] for name, value in self.worst.items())
+
+
+def verify(folder: Path) -> Iterator[Verdict]:
+    """Runs both rounds for every installed framework; `folder` takes what they exchange."""
+    frameworks = [name for name in installed() if name in PROBES]
+    for which in ("first", "second") if len(frameworks) > 1 else ():
+        for name in frameworks:
+            run_module(__spec__.name, name, which, str(folder))
+    found = {name: _read(folder / name) for name in frameworks} if len(frameworks) > 1 else {}
+    for name in frameworks:
+        others = [found[other] for other in frameworks if other != name]
+        worst = dict.fromkeys(TOLERANCE if others else (), 0.0)
+        for other in others:
+            for key, difference in _differences(found[name], other):
+                worst[key] = max(worst[key], difference)
+        yield Verdict(name, worst)
+
+
+def specs() -> Iterator[AnytimeSpec]:
+    """The networks that are trained."""
+    for name, shape in TRAINED:
+        yield families.get(name, num_classes=10, input_shape=shape)
+
+
+def _differences(
+    ours: dict[str, NDArray[Any]], theirs: dict[str, NDArray[Any]]
+) -> Iterator[tuple[str, float]]:
+    """(key of TOLERANCE, difference) for every array; keys are `<kind>/<network>/...`."""
+    scales: dict[str, float] = {}
+    for key, array in ours.items():
+        group = "/".join(key.split("/")[:2])
+        scales[group] = max(scales.get(group, 0.0), float(np.abs(array).max()))
+    for key, array in ours.items():
+        kind, network, *_ = key.split("/")
+        gap = np.abs(array - theirs[key]).max() / scales[f"{kind}/{network}"]
+        yield kind, float(gap) if np.isfinite(gap) else np.inf
+
+
+def _read(folder: Path) -> dict[str, NDArray[Any]]:
+    return {**weights.load(folder / "first.npz"), **weights.load(folder / "second.npz")}
+
+
+def probe_of(framework: str) -> Probe:
+    """The probe of an installed framework."""
+    module = import_module(f"loss_balance.experiments.{framework}_probe")
+    probe: Probe = getattr(module, PROBES[framework])()
+    return probe
+
+
+def _first_round(framework: str, folder: Path) -> dict[str, NDArray[Any]]:
+    """What the framework computes from the drawn weights; leaves its trained weights as npz."""
+    probe = probe_of(framework)
+    found: dict[str, NDArray[Any]] = {}
+    for spec in specs():
+        net, given = probe.network(spec), random_weights(spec)
+        net.load_weights(given)
+        batch = random_batch(spec, BATCH)
+        found |= _named("logits", spec, probe.predict(net, batch[0]))
+        logits, gradients = probe.gradients(net, *batch)
+        found |= _named("training loss", spec, [_loss(logits, batch[1])])
+        found |= {f"gradients/{spec.name}/{name}": g for name, g in gradients.items()}
+        moved = net.dump_weights()
+        means = [name for name in spec.statistics() if name.endswith(".mean")]
+        found |= {f"batch means/{spec.name}/{name}": moved[name] - given[name] for name in means}
+        net.load_weights(given)
+        kept = probe.train(net, AdaLoss(len(spec.exits)), *batch, steps=STEPS, learning_rate=RATE)
+        found |= _named("training loss", spec, [kept], first=1)
+        trained = net.dump_weights()
+        for name in spec.parameters():
+            found[f"{STEPS} SGD steps/{spec.name}/{name}"] = trained[name] - given[name]
+        weights.save(folder / f"{spec.name}.npz", trained)
+    for name in FULL_SIZE:
+        spec = families.get(name)
+        net = probe.network(spec)
+        net.load_weights(random_weights(spec))
+        found |= _named("logits", spec, probe.predict(net, random_batch(spec, 1)[0]))
+    return found
+
+
+def _second_round(framework: str, folder: Path) -> dict[str, NDArray[Any]]:
+    """Logits from the weights that every framework trained, its own among them."""
+    probe = probe_of(framework)
+    found: dict[str, NDArray[Any]] = {}
+    for spec in specs():
+        net = probe.network(spec)
+        for other in sorted(path.name for path in folder.parent.iterdir()):
+            net.load_weights(weights.load(folder.parent / other / f"{spec.name}.npz"))
+            logits = probe.predict(net, random_batch(spec, BATCH)[0])
+            found |= _named(f"loaded elsewhere/{spec.name}-{other}", spec, logits)
+    return found
+
+
+def _named(
+    kind: str, spec: AnytimeSpec, arrays: list[Any], first: int = 0
+) -> dict[str, NDArray[Any]]:
+    return {f"{kind}/{spec.name}/{i}": np.asarray(a) for i, a in enumerate(arrays, first)}
+
+
+def _loss(logits: list[NDArray[Any]], labels: NDArray[np.int64]) -> float:
+    """The sum over exits of the mean cross-entropy."""
+    total = 0.0
+    for each in logits:
+        shifted = each.astype(np.float64) - each.max(axis=1, keepdims=True)
+        log_sum = np.log(np.exp(shifted).sum(axis=1))
+        total += float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
+    return total
+
+
+if __name__ == "__main__":
+    name, which, place = sys.argv[1:]
+    home = Path(place) / name
+    home.mkdir(parents=True, exist_ok=True)
+    rounds = {"first": _first_round, "second": _second_round}
+    weights.save(home / f"{which}.npz", rounds[which](name, home))
