@@ -3,10 +3,10 @@
     python benchmarks/models.py torch            # or tensorflow, or jax; one thread is fairest
     python benchmarks/models.py jax --rounds 50
 
-Two tables. A training step (forward, backward, SGD) as a ratio to the same layers written plainly in
-that framework, without this package (`plain_<framework>.py`). And `anytime(x)` run to its end as a
-ratio to a call of the same network, each compiled where that is the framework's habit. Variants run
-interleaved; medians of the rounds' ratios with their quartiles.
+Two tables. A training step (forward, backward, SGD) as a ratio to the same layers written plainly
+in that framework, without this package (`plain_<framework>.py`). And `anytime(x)` run to its end as
+a ratio to a call of the same network, each compiled where that is the framework's habit. Variants
+run interleaved; medians of the rounds' ratios with their quartiles.
 """
 
 from __future__ import annotations
