@@ -162,7 +162,8 @@ def _float32(x: Array, xp: Namespace) -> Array:
 
 def _clamped(side: int, reach: int) -> NDArray[np.int32]:
     """0 to side - 1, and `reach` times more of both ends: a blur repeats the crop's rim."""
-    return np.clip(np.arange(-reach, side + reach, dtype=np.int32), 0, side - 1)
+    clamped: NDArray[np.int32] = np.clip(np.arange(-reach, side + reach), 0, side - 1)
+    return clamped.astype(np.int32)
 
 
 def _taps(augmentation: Augmentation, rng: np.random.Generator, count: int) -> NDArray[np.float32]:

@@ -124,7 +124,8 @@ def per_pixel(x: Images) -> Statistics:
 
 
 def _sum(x: Images, axis: tuple[int, ...]) -> NDArray[np.float64]:
-    return np.sum([part.sum(axis=axis) for part in _widened(x)], axis=0)
+    total: NDArray[np.float64] = np.sum([part.sum(axis=axis) for part in _widened(x)], axis=0)
+    return total
 
 
 def _widened(x: Images, size: int = 4096) -> Iterator[NDArray[np.float64]]:
