@@ -31,6 +31,7 @@ class TorchLearner:
             lr=run.recipe.learning_rate,
             momentum=run.recipe.momentum,
         )
+        self.data = data
         self.x = self._images(data.x_train)
         self.y = torch.from_numpy(data.y_train).to(self.device)
 
@@ -94,8 +95,9 @@ class TorchLearner:
         }
 
     def _images(self, x: Images) -> Tensor:
-        """(N, H, W, C) to (N, C, H, W) on the device."""
-        return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous().to(self.device)
+        """(N, H, W, C) as published to standardised (N, C, H, W) on the device."""
+        standardised = torch.from_numpy(self.data.standardise(x))
+        return standardised.permute(0, 3, 1, 2).contiguous().to(self.device)
 
 
 def exit_losses(logits: list[Tensor], labels: Tensor) -> Tensor:

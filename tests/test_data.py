@@ -1,10 +1,15 @@
+"""Data sets by name, and those that come in one npz or with scikit-learn."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-from loss_balance.experiments.data import digit_pairs, digits, load, pair_labels
+from loss_balance.experiments.augment import AUGMENTATIONS
+from loss_balance.experiments.data import NAMES, load
+from loss_balance.experiments.dataset import per_channel, per_pixel
+from loss_balance.experiments.digits import digit_pairs, pair_labels
 from loss_balance.experiments.errors import UserError
 
 
@@ -23,27 +28,49 @@ def saved(path, **change):
     return path / "set.npz"
 
 
+def many(count):
+    """A training split of so many images, each with its number in it."""
+    numbers = np.arange(count, dtype=np.uint16)
+    x = np.stack([numbers >> 8, numbers & 255], axis=1).astype(np.uint8)
+    return {"x_train": x.reshape(count, 1, 1, 2), "y_train": numbers % 3} | {
+        "x_test": np.zeros((2, 1, 1, 2), np.uint8)
+    }
+
+
 def test_digit_pairs_is_what_it_says():
-    data = digit_pairs()
+    data = load("digit-pairs")
     assert data.x_train.shape == (6000, 12, 12, 1)
     assert data.x_test.shape == (2000, 12, 12, 1)
-    assert data.x_train.dtype == np.float32
+    assert data.x_train.dtype == np.uint8
+    assert data.input_shape == (12, 12, 1)
     assert data.num_classes == 55
     assert set(data.y_train) == set(data.y_test) == set(range(55))
-    assert data.x_train.mean() == pytest.approx(0, abs=1e-4)
-    assert data.x_train.std() == pytest.approx(1, abs=1e-4)
+    standardised = data.standardise(data.x_train)
+    assert standardised.dtype == np.float32
+    assert standardised.mean() == pytest.approx(0, abs=1e-4)
+    assert standardised.std() == pytest.approx(1, abs=1e-4)
 
 
 def test_digit_pairs_is_the_same_every_time():
-    assert digit_pairs(100, 50).fingerprint() == digit_pairs(100, 50).fingerprint()
-    assert digit_pairs(100, 50).fingerprint() != digit_pairs(101, 50).fingerprint()
+    first, second, longer = digit_pairs(100, 50), digit_pairs(100, 50), digit_pairs(101, 50)
+    np.testing.assert_array_equal(first.x_train, second.x_train)
+    np.testing.assert_array_equal(first.x_test, second.x_test)
+    assert len(longer.x_train) == 101
 
 
 def test_no_test_digit_is_among_the_training_digits():
-    data = digits()
+    data = load("digits")
     assert len(data.y_train) + len(data.y_test) == 1797
     train = {image.tobytes() for image in data.x_train}
     assert not train & {image.tobytes() for image in data.x_test}
+
+
+def test_the_digits_lose_nothing_in_8_bits():
+    from sklearn.datasets import load_digits
+
+    data = load("digits")
+    ours = np.concatenate([data.x_train, data.x_test])[..., 0].astype(float)
+    assert sorted(x.tobytes() for x in ours) == sorted(x.tobytes() for x in load_digits().images)
 
 
 def test_labels_number_the_unordered_pairs():
@@ -52,18 +79,41 @@ def test_labels_number_the_unordered_pairs():
     assert pair_labels(low, high).tolist() == list(range(55))
 
 
-def test_npz_is_read_and_standardised(tmp_path):
+def test_npz_is_read_as_it_is_and_standardised_on_demand(tmp_path):
     data = load("npz", saved(tmp_path))
+    assert data.name == "set"
     assert data.input_shape == (8, 8, 3)
     assert data.num_classes == 3
     assert data.y_test.tolist() == [2, 0]
-    np.testing.assert_allclose(data.x_train.mean(axis=(0, 1, 2)), 0, atol=1e-5)
+    assert data.x_train.dtype == np.uint8
+    np.testing.assert_array_equal(data.x_train, arrays()["x_train"])
+    standardised = data.standardise(data.x_train)
+    np.testing.assert_allclose(standardised.mean(axis=(0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(standardised.std(axis=(0, 1, 2)), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16, np.uint16])
+def test_other_numbers_become_float32_in_both_splits(tmp_path, dtype):
+    data = load("npz", saved(tmp_path, x_train=arrays()["x_train"].astype(dtype)))
+    assert data.x_train.dtype == data.x_test.dtype == np.float32
+    np.testing.assert_array_equal(data.x_train, arrays()["x_train"])
 
 
 def test_grey_images_may_come_without_channels(tmp_path):
     x = np.zeros((6, 8, 8), np.float32)
     data = load("npz", saved(tmp_path, x_train=x, x_test=x[:2]))
     assert data.input_shape == (8, 8, 1)
+    assert np.isfinite(data.standardise(data.x_train)).all()  # though nothing varies
+
+
+def test_statistics_are_of_all_images_however_many():
+    x = np.random.default_rng(0).integers(0, 256, (9001, 2, 3, 2), dtype=np.uint8)  # three parts
+    mean, std = per_channel(x)
+    np.testing.assert_allclose(mean, x.astype(float).mean(axis=(0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(std, x.astype(float).std(axis=(0, 1, 2)), rtol=1e-6)
+    mean, std = per_pixel(x)
+    np.testing.assert_allclose(mean, x.astype(float).mean(axis=0), rtol=1e-6)
+    assert std.tolist() == [128, 128]
 
 
 @pytest.mark.parametrize(
@@ -108,12 +158,56 @@ def test_a_plain_npy_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "path", "message"),
     [
-        ("mnist", None, "unknown data set 'mnist': choose from digit-pairs, digits, npz"),
-        ("npz", None, "needs its file: --data npz --path"),
+        ("mnist", None, f"unknown data set 'mnist': choose from {', '.join(NAMES)}"),
+        ("npz", None, "needs its files: --data npz --path FILE.npz"),
+        ("svhn", None, "needs its files: --data svhn --path FOLDER"),
         ("npz", "nowhere.npz", r"no file .*nowhere.npz"),
-        ("digits", "nowhere.npz", "--path goes with --data npz"),
+        ("digits", "nowhere.npz", "digits comes with scikit-learn"),
     ],
 )
 def test_a_wrong_name_or_path_says_what_to_do(name, path, message, tmp_path):
     with pytest.raises(UserError, match=message):
         load(name, path and tmp_path / path)
+
+
+def test_only_published_sets_are_downloaded(tmp_path):
+    with pytest.raises(UserError, match="--download is for cifar10, cifar100, svhn, got npz"):
+        load("npz", saved(tmp_path), download=True)
+
+
+def test_validation_holds_out_the_last_5000_training_images(tmp_path):
+    path = saved(tmp_path, **many(5003))
+    data = load("npz", path, validation=True)
+    assert len(data.y_train) == 3
+    assert data.x_train.reshape(3, 2).tolist() == [[0, 0], [0, 1], [0, 2]]
+    assert len(data.y_test) == 5000
+    assert data.x_test[0].ravel().tolist() == [0, 3]
+    assert data.x_test[-1].ravel().tolist() == [5002 >> 8, 5002 & 255]
+    assert data.y_test.tolist() == (np.arange(3, 5003) % 3).tolist()
+    np.testing.assert_allclose(data.mean, [0, 1])  # held out images have no part in it
+
+
+def test_validation_needs_more_than_it_holds_out(tmp_path):
+    with pytest.raises(UserError, match="more than 5000 training images, npz has 5000"):
+        load("npz", saved(tmp_path, **many(5000)), validation=True)
+    with pytest.raises(UserError, match="more than 5000 training images, digits has 1347"):
+        load("digits", validation=True)
+
+
+def test_augmentation_is_chosen_by_name(tmp_path):
+    path = saved(tmp_path)
+    assert load("npz", path).augmentation == AUGMENTATIONS["none"]
+    assert load("npz", path, augment="crop-flip").augmentation == AUGMENTATIONS["crop-flip"]
+    with pytest.raises(UserError, match="unknown augmentation 'blurr': choose from none, crop-fl"):
+        load("npz", path, augment="blurr")
+
+
+def test_the_fingerprint_covers_all_that_training_sees(tmp_path):
+    seen = [load("npz", saved(tmp_path)).fingerprint()]
+    assert load("npz", saved(tmp_path)).fingerprint() == seen[0]
+    for name, array in arrays().items():
+        changed = array.copy()
+        changed.flat[0] = 2 - changed.flat[0]
+        seen.append(load("npz", saved(tmp_path, **{name: changed})).fingerprint())
+    seen.append(load("npz", saved(tmp_path), augment="crop-flip").fingerprint())
+    assert len(set(seen)) == len(seen)

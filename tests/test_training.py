@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("sklearn")
 torch = pytest.importorskip("torch")
 from loss_balance import AdaLoss  # noqa: E402
-from loss_balance.experiments.data import digits  # noqa: E402
+from loss_balance.experiments.data import load  # noqa: E402
 from loss_balance.experiments.errors import UserError  # noqa: E402
 from loss_balance.experiments.recipes import Recipe, epoch_order  # noqa: E402
 from loss_balance.experiments.torch_learner import TorchLearner, exit_losses  # noqa: E402
@@ -19,7 +19,7 @@ from loss_balance.experiments.training import Interruption, Run, read_metrics, t
 from loss_balance.reference_models import families, weights  # noqa: E402
 from loss_balance.reference_models.torch import AnytimeNet  # noqa: E402
 
-DATA = digits()
+DATA = load("digits")
 SPEC = families.resann(1, 4, 10, input_shape=DATA.input_shape)
 
 
@@ -131,7 +131,7 @@ def test_the_weights_file_is_the_finished_network(finished):
     folder, result = finished
     net = AnytimeNet(SPEC)
     net.load_weights(weights.load(folder / "weights.npz"))
-    images = torch.from_numpy(DATA.x_test).permute(0, 3, 1, 2)
+    images = torch.from_numpy(DATA.standardise(DATA.x_test)).permute(0, 3, 1, 2)
     with torch.no_grad():
         logits = net.eval()(images)
     errors = [(x.argmax(1).numpy() != DATA.y_test).mean() for x in logits]
