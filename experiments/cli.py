@@ -19,7 +19,10 @@ import loss_balance
 from loss_balance.experiments import compare as comparing
 from loss_balance.experiments import models as listing
 from loss_balance.experiments import verify as verifying
+from loss_balance.experiments.augment import AUGMENTATIONS
 from loss_balance.experiments.comparison import SCHEMES
+from loss_balance.experiments.data import NAMES, Source
+from loss_balance.experiments.engine import FRAMEWORKS, engine
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.recipes import RECIPES
 
@@ -75,19 +78,32 @@ def root(
 
 @app.command()
 def compare(
-    backend: Annotated[str, typer.Option(help="Framework to train in: torch.")] = "torch",
-    data: Annotated[
-        str, typer.Option(help="Data set: digit-pairs, digits, or npz with --path.")
-    ] = "digit-pairs",
+    backend: Annotated[
+        str, typer.Option(help=f"Framework to train in: {', '.join(FRAMEWORKS)}.")
+    ] = "torch",
+    data: Annotated[str, typer.Option(help=f"Data set: {', '.join(NAMES)}.")] = "digit-pairs",
     path: Annotated[
         Path | None,
         typer.Option(
-            help="npz file with x_train, y_train, x_test, y_test; images (N, H, W, C), H and W "
-            "divisible by 4.",
+            help="Where its files are. An npz has x_train, y_train, x_test, y_test; images "
+            "(N, H, W, C).",
             show_default=False,
         ),
     ] = None,
-    network: Annotated[str, typer.Option(help="resann-<n>-<c>: 3n exits, c channels.")] = (
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch what is missing at --path.")
+    ] = False,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Test on the last 5,000 training images.")
+    ] = False,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What happens to training images: {', '.join(AUGMENTATIONS)}.",
+            show_default="the data set's own way",
+        ),
+    ] = None,
+    network: Annotated[str, typer.Option(help="A name as `loss-balance models` lists them.")] = (
         "resann-3-8"
     ),
     schemes: Annotated[
@@ -113,6 +129,23 @@ def compare(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=TRAINING)] = "cpu",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="float32 or bfloat16.",
+            show_default="bfloat16 on cuda",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the training step (torch, and XLA for tensorflow).",
+            show_default="on cuda",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     gamma: Annotated[
         float,
         typer.Option(help="Share of constant weights.", rich_help_panel=ADALOSS),
@@ -148,10 +181,8 @@ def compare(
     Ctrl-C is safe: the same command with --resume goes on from there.
     """
     options = comparing.Options(
-        backend=backend,
-        device=device,
-        data=data,
-        path=path,
+        engine=engine(backend, device, precision, compiled),
+        source=Source(data, path, validation, augment),
         network=network,
         schemes=tuple(name.strip() for name in schemes.split(",") if name.strip()),
         epochs=epochs,
@@ -163,7 +194,9 @@ def compare(
         final_weight=final_weight,
     )
     workers = _cores() if jobs is None else jobs
-    finished = comparing.compare(options, out, workers, resume=resume, overwrite=overwrite)
+    finished = comparing.compare(
+        options, out, workers, resume=resume, overwrite=overwrite, download=download
+    )
     if not finished:
         raise typer.Exit(130)
 

@@ -24,11 +24,13 @@ from loss_balance.adaloss import AdaLoss
 from loss_balance.base import check_count
 from loss_balance.experiments import report
 from loss_balance.experiments.comparison import AT, OPT, Comparison, Outcome, outcome
-from loss_balance.experiments.data import Dataset, load
+from loss_balance.experiments.data import Dataset, Source
+from loss_balance.experiments.engine import Engine
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.execution import Results, Source, Step, check_source, execute
+from loss_balance.experiments.execution import Results, Step, execute
 from loss_balance.experiments.recipes import RECIPES
-from loss_balance.experiments.training import Run, write_json
+from loss_balance.experiments.run_folder import write_json
+from loss_balance.experiments.training import Run
 from loss_balance.reference_models import families
 
 console = Console()
@@ -38,10 +40,8 @@ console = Console()
 class Options:
     """What the user asked for, as `config.json` of the comparison keeps it."""
 
-    backend: str
-    device: str
-    data: str
-    path: Path | None
+    engine: Engine
+    source: Source
     network: str
     schemes: tuple[str, ...]
     epochs: int | None
@@ -53,7 +53,15 @@ class Options:
     final_weight: float
 
 
-def compare(options: Options, folder: Path, workers: int, *, resume: bool, overwrite: bool) -> bool:
+def compare(
+    options: Options,
+    folder: Path,
+    workers: int,
+    *,
+    resume: bool,
+    overwrite: bool,
+    download: bool = False,
+) -> bool:
     """Trains what is missing in `folder` and reports; False if Ctrl-C ended it.
 
     Raises:
@@ -61,15 +69,13 @@ def compare(options: Options, folder: Path, workers: int, *, resume: bool, overw
     """
     if workers < 1:
         raise UserError(f"jobs must be a whole number of at least 1, got {workers}")
-    source = Source(options.data, options.path, options.backend, options.device)
-    check_source(source)
-    data = load(options.data, options.path)
+    data = options.source.load(download=download)
     comparison = plan(options, data)
     config = _config(options, comparison)
     _claim(folder, config, resume=resume, overwrite=overwrite)
     runs = comparison.runs()
     try:
-        results = _with_progress(runs, folder, source, min(workers, len(runs)), data)
+        results = _with_progress(runs, folder, min(workers, len(runs)), data)
     except KeyboardInterrupt:
         console.print(
             f"Interrupted. {folder} has all that is needed to go on: the same command with "
@@ -92,7 +98,7 @@ def plan(options: Options, data: Dataset) -> Comparison:
     given = {name: value for name, value in changed.items() if value is not None}
     try:
         check_count("seeds", options.seeds)
-        recipe = replace(RECIPES[options.data], **given)
+        recipe = replace(RECIPES[options.source.name], **given)
         spec = families.get(
             options.network, num_classes=data.num_classes, input_shape=data.input_shape
         )
@@ -107,11 +113,13 @@ def plan(options: Options, data: Dataset) -> Comparison:
     return Comparison(
         spec,
         recipe,
+        options.source,
         data.fingerprint(),
         options.schemes,
         tuple(range(options.seeds)),
         adaloss,
         len(data.y_train),
+        options.engine,
     )
 
 
@@ -134,12 +142,18 @@ def show(measured: Outcome, folder: Path) -> None:
 
 
 def _config(options: Options, comparison: Comparison) -> dict[str, Any]:
-    return asdict(options) | {
-        "path": None if options.path is None else str(options.path),
+    given = asdict(options)
+    engine, source = given.pop("engine"), options.source.config()
+    return {
+        "backend": engine.pop("framework"),
+        **engine,
+        "data": source.pop("name"),
+        **source,
+        **given,
         "schemes": list(options.schemes),
         "epochs": comparison.recipe.epochs,
         "learning_rate": comparison.recipe.learning_rate,
-        "data_fingerprint": comparison.data,
+        "data_fingerprint": comparison.fingerprint,
     }
 
 
@@ -172,9 +186,7 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> No
         )
 
 
-def _with_progress(
-    runs: list[Run], folder: Path, source: Source, workers: int, data: Dataset
-) -> Results:
+def _with_progress(runs: list[Run], folder: Path, workers: int, data: Dataset) -> Results:
     """Executes the runs under a bar for all and one for each that is running."""
     with Progress(
         TextColumn("{task.description}"),
@@ -186,7 +198,7 @@ def _with_progress(
         console=console,
     ) as progress:
         bars = Bars(progress, runs, len(data.y_train))
-        return execute(runs, folder / "runs", source, workers, bars.on_step, bars.on_done)
+        return execute(runs, folder / "runs", workers, bars.on_step, bars.on_done)
 
 
 class Bars:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from loss_balance.adaloss import AdaLoss
 from loss_balance.base import Scheme
+from loss_balance.experiments.data import Source
+from loss_balance.experiments.engine import Engine
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.execution import Results
 from loss_balance.experiments.recipes import Recipe
@@ -44,11 +46,13 @@ class Comparison:
 
     spec: AnytimeSpec
     recipe: Recipe
-    data: str  # fingerprint
+    source: Source
+    fingerprint: str  # of the data
     schemes: tuple[str, ...]
     seeds: tuple[int, ...]
     adaloss: AdaLoss
     images: int  # in the training split
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.schemes if name not in SCHEMES]
@@ -86,13 +90,16 @@ class Comparison:
         return f"{scheme}{suffix}-seed{seed}"
 
     def _run(self, name: str, seed: int) -> Run:
-        scheme = self.scheme(name)
-        return Run(self.run_name(name, seed), self.spec, scheme, self.recipe, seed, self.data)
+        return self._trained(self.run_name(name, seed), self.spec, self.scheme(name), seed)
 
     def _opt(self, cut: int, seed: int) -> Run:
         spec = self.spec.single_exit(cut)
-        name = self.run_name(OPT, seed, cut)
-        return Run(name, spec, Single(1), self.recipe, seed, self.data)
+        return self._trained(self.run_name(OPT, seed, cut), spec, Single(1), seed)
+
+    def _trained(self, name: str, spec: AnytimeSpec, scheme: Scheme, seed: int) -> Run:
+        return Run(
+            name, spec, scheme, self.recipe, seed, self.source, self.fingerprint, self.engine
+        )
 
     def scheme(self, name: str) -> Scheme:
         """The scheme object of that name for this network."""

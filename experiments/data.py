@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from loss_balance.experiments import cifar, digits, imagefolder, npz, svhn
 from loss_balance.experiments.augment import AUGMENTATIONS
@@ -18,7 +20,7 @@ from loss_balance.experiments.dataset import (
 )
 from loss_balance.experiments.errors import UserError
 
-__all__ = ["NAMES", "Dataset", "Images", "Labels", "load"]
+__all__ = ["NAMES", "Dataset", "Images", "Labels", "Source", "load"]
 
 BUNDLED: dict[str, Callable[[], Splits]] = {
     "digit-pairs": digits.digit_pairs,
@@ -32,6 +34,36 @@ PUBLISHED: dict[str, Callable[[Path, bool], Splits]] = {  # the flag: whether to
 OWN: dict[str, Callable[[Path], Splits]] = {"imagefolder": imagefolder.read, "npz": npz.read}
 NAMES = (*BUNDLED, *PUBLISHED, *OWN)
 AUGMENTED = {"cifar10": "crop-flip", "cifar100": "crop-flip", "svhn": "crop-blur"}  # by default
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as the user named it; arguments as of `load`, which says what is wrong."""
+
+    name: str
+    path: Path | None = None
+    validation: bool = False
+    augment: str | None = None
+
+    def load(self, *, download: bool = False) -> Dataset:
+        """Reads it."""
+        return load(
+            self.name,
+            self.path,
+            validation=self.validation,
+            download=download,
+            augment=self.augment,
+        )
+
+    def config(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self) | {"path": None if self.path is None else str(self.path)}
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> Source:
+        """The inverse of `config`."""
+        path = config["path"]
+        return Source(**{**config, "path": None if path is None else Path(path)})
 
 
 def load(

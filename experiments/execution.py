@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
+from importlib import import_module
 from multiprocessing import get_context, parent_process
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as StopEvent
@@ -19,22 +19,12 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from loss_balance.experiments.data import Dataset, load
+from loss_balance.experiments.data import Dataset, Source
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.training import Interruption, Learner, Run, train
+from loss_balance.experiments.learner import Learner
+from loss_balance.experiments.training import Interruption, Run, train
 
-BACKENDS = ("torch",)
-DEVICES = ("cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a worker finds its data and its framework."""
-
-    data: str
-    path: Path | None
-    backend: str
-    device: str = "cpu"
+LEARNERS = {"torch": "TorchLearner", "tensorflow": "TensorFlowLearner", "jax": "JaxLearner"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,6 @@ _channel: tuple[Queue[Step], StopEvent] | None = None  # a worker's line to its 
 def execute(
     runs: Sequence[Run],
     folder: Path,
-    source: Source,
     workers: int,
     on_step: Callable[[Step], None],
     on_done: Callable[[str], None],
@@ -74,7 +63,7 @@ def execute(
     names: dict[Future[dict[str, Any]], str] = {}
     try:
         for run in runs:
-            names[pool.submit(_work, run, folder / run.name, source)] = run.name
+            names[pool.submit(_work, run, folder / run.name)] = run.name
         results = {}
         pending = set(names)
         while pending:
@@ -93,18 +82,6 @@ def execute(
         pool.shutdown(cancel_futures=True)
         _drain(steps, on_step)
         steps.close()
-
-
-def check_source(source: Source) -> None:
-    """UserError unless the backend has a learner and is installed, and the device is known."""
-    if source.backend not in BACKENDS:
-        raise UserError(f"unknown backend {source.backend!r}: choose from {', '.join(BACKENDS)}")
-    if find_spec(source.backend) is None:
-        raise UserError(
-            f"{source.backend} is not installed: pip install 'loss-balance[{source.backend}]'"
-        )
-    if source.device not in DEVICES:
-        raise UserError(f"unknown device {source.device!r}: choose from {', '.join(DEVICES)}")
 
 
 def _drain(steps: Queue[Step], on_step: Callable[[Step], None]) -> None:
@@ -127,7 +104,7 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _work(run: Run, folder: Path, source: Source) -> dict[str, Any]:
+def _work(run: Run, folder: Path) -> dict[str, Any]:
     if _channel is None:
         raise RuntimeError("a worker must be started with _start_worker")
     steps, stop = _channel
@@ -138,22 +115,27 @@ def _work(run: Run, folder: Path, source: Source) -> dict[str, Any]:
 
     if stop.is_set():
         raise Interruption
-    data = _load(source.data, source.path)
-    return train(run, _learner(run, data, source), data, folder, progress)
+    data = _load(run.source)
+    return train(run, learner(run, data), data, folder, progress, _readers(data))
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, path: Path | None) -> Dataset:
-    return load(name, path)
+def _load(source: Source) -> Dataset:
+    return source.load()
 
 
-def _learner(run: Run, data: Dataset, source: Source) -> Learner:
-    """The one place that knows which backend has which learner."""
-    import torch
+def _readers(data: Dataset) -> int:
+    """Processes that read a streamed set, which is trained alone on its machine."""
+    return max(1, (os.cpu_count() or 1) - 1) if data.streamed else 0
 
-    from loss_balance.experiments.torch_learner import TorchLearner
 
-    if source.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("no CUDA device is at hand: choose --device cpu")
-    torch.set_num_threads(1)  # runs side by side: more threads each would only wait for each other
-    return TorchLearner(run, data, source.device)
+def learner(run: Run, data: Dataset) -> Learner:
+    """The learner of the run's framework, which is imported here.
+
+    Runs go side by side, so each learner keeps to one thread: more would only wait for each other.
+    """
+    framework = run.engine.framework
+    module = import_module(f"loss_balance.experiments.{framework}_learner")
+    module.use_one_thread()
+    made: Learner = getattr(module, LEARNERS[framework])(run, data)
+    return made

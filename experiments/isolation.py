@@ -7,9 +7,9 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+from loss_balance.experiments.engine import FRAMEWORKS
 from loss_balance.experiments.errors import UserError
 
-FRAMEWORKS = ("numpy", "torch", "tensorflow", "jax")
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "TF_ENABLE_ONEDNN_OPTS": "0",
@@ -20,7 +20,7 @@ QUIET = {
 
 def installed() -> list[str]:
     """The frameworks at hand."""
-    return [name for name in FRAMEWORKS if find_spec(name) is not None]
+    return [name for name in ("numpy", *FRAMEWORKS) if find_spec(name) is not None]
 
 
 def run_module(module: str, framework: str, *arguments: str) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.comparison import AT, OPT, Comparison, Outcome
-from loss_balance.experiments.training import read_metrics
+from loss_balance.experiments.run_folder import read_metrics
 
 COLORS = {
     "const": "C0",

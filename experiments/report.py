@@ -13,7 +13,7 @@ import numpy as np
 import loss_balance
 from loss_balance.experiments import plots
 from loss_balance.experiments.comparison import AT, FRACTIONS, OPT, Outcome
-from loss_balance.experiments.training import write_atomically, write_json
+from loss_balance.experiments.run_folder import write_atomically, write_json
 
 TITLES = {"train_loss": "training loss", "test_error": "test error"}
 

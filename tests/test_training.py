@@ -11,11 +11,12 @@ import pytest
 pytest.importorskip("sklearn")
 torch = pytest.importorskip("torch")
 from loss_balance import AdaLoss  # noqa: E402
-from loss_balance.experiments.data import load  # noqa: E402
+from loss_balance.experiments.data import Source, load  # noqa: E402
 from loss_balance.experiments.errors import UserError  # noqa: E402
 from loss_balance.experiments.recipes import Recipe, epoch_order  # noqa: E402
+from loss_balance.experiments.run_folder import read_metrics  # noqa: E402
 from loss_balance.experiments.torch_learner import TorchLearner, exit_losses  # noqa: E402
-from loss_balance.experiments.training import Interruption, Run, read_metrics, train  # noqa: E402
+from loss_balance.experiments.training import Interruption, Run, train  # noqa: E402
 from loss_balance.reference_models import families, weights  # noqa: E402
 from loss_balance.reference_models.torch import AnytimeNet  # noqa: E402
 
@@ -25,7 +26,8 @@ SPEC = families.resann(1, 4, 10, input_shape=DATA.input_shape)
 
 def make(epochs=3, seed=0, **recipe):
     recipe = Recipe(epochs=epochs, batch_size=256, **recipe)
-    return Run("adaloss", SPEC, AdaLoss(3, decay=0.9), recipe, seed, DATA.fingerprint())
+    source = Source("digits")
+    return Run("adaloss", SPEC, AdaLoss(3, decay=0.9), recipe, seed, source, DATA.fingerprint())
 
 
 def go_on(epoch, step, loss):
@@ -145,7 +147,7 @@ def test_the_checkpoint_holds_no_pickle(finished):
 
 
 def test_exit_losses_are_the_cross_entropies_one_by_one():
-    logits = [torch.randn(5, 7) for _ in range(3)]
+    logits = torch.randn(3, 5, 7)
     labels = torch.randint(7, (5,))
     expected = [torch.nn.functional.cross_entropy(x, labels, reduction="none") for x in logits]
     torch.testing.assert_close(exit_losses(logits, labels), torch.stack(expected))
