@@ -171,11 +171,15 @@ def budgeted_thresholds(
     """
     scores = np.asarray(validation_scores, dtype=np.float64)
     if scores.ndim != 2 or 0 in scores.shape or np.isnan(scores).any():
-        raise ValueError(f"scores must be (samples, exits) without NaN, got {scores.shape}")
+        raise ValueError(
+            f"validation_scores must be (samples, exits), without NaN, got the shape {scores.shape}"
+        )
     costs = range(1, scores.shape[1] + 1) if costs is None else costs
     check_increasing("costs", costs)
     if len(costs) != scores.shape[1]:
-        raise ValueError(f"costs must be one per exit, got {len(costs)} for {scores.shape[1]}")
+        raise ValueError(
+            f"costs must be one per exit, got {len(costs)} for {scores.shape[1]} exits"
+        )
     if not budget >= costs[0]:
         raise ValueError(f"budget must be at least the first exit's cost {costs[0]}, got {budget}")
     low, high = -LOG_P, LOG_P

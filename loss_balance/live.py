@@ -28,6 +28,10 @@ class _Done(NamedTuple):
     future: Future[Outcome]
 
 
+def _tell_done(link: Link, member: int, future: Future[Outcome]) -> None:
+    link.tell(_Done(member, future))
+
+
 class InThisThread(Executor):
     """Runs each call at once, where it is submitted."""
 
@@ -95,7 +99,7 @@ def run(
         check_range("grace", grace, 0.0)
     race = _Race(members, Link(watch, seconds(deadline), cancel, queue.SimpleQueue()), grace)
     try:
-        race.begin(executor or InThisThread(), x, ready)
+        race.begin(InThisThread() if executor is None else executor, x, ready)
         return race.settle()
     finally:
         race.end()
@@ -126,10 +130,7 @@ class _Race:
                 continue
             self.futures[i] = future
             self.pending.add(i)
-            future.add_done_callback(partial(self._done, i))
-
-    def _done(self, member: int, future: Future[Outcome]) -> None:
-        self.link.tell(_Done(member, future))
+            future.add_done_callback(partial(_tell_done, self.link, i))
 
     def end(self) -> None:
         """Lets go of all that still runs or waits."""
@@ -148,6 +149,7 @@ class _Race:
                 self.stops.add("deadline")
                 break
             self._take_all(left if self.link.cancel is None else min(left, POLL))
+        self._take_all()
         return self.choice.prediction(self.link.watch, self._stopped(), self._failure())
 
     def _patience(self) -> float:
@@ -167,8 +169,7 @@ class _Race:
             return self.grace
         if self.choice.best is None:
             return math.inf
-        unknown = max(self.link.deadline, 0.0)
-        return max(self.members[i].longest_step(unknown) for i in awaited)
+        return max(self.members[i].longest_step(self.link.deadline) for i in awaited)
 
     def _drop_queued(self) -> None:
         """Cancels what has not begun, in executors that know: Dask's would cancel all."""
@@ -224,4 +225,5 @@ class _Race:
             error.add_note(f"in member {i} of the ensemble")
         if len(failures) < 2:
             return failures[0][1] if failures else None
-        return BaseExceptionGroup("several members failed", [error for _, error in failures])
+        numbers = ", ".join(str(i) for i, _ in failures)
+        return BaseExceptionGroup(f"members {numbers} failed", [error for _, error in failures])
