@@ -26,7 +26,9 @@ class Member:
     Args:
         net: has `anytime(x)`, or is a function that gives its answers one at a time. For
             processes and other machines it must be picklable: a function at the top level of a
-            module that loads its network on first use needs least on the way.
+            module that loads its network on first use needs least on the way. Torch's gradient
+            mode belongs to a thread, so in an executor the function sets it:
+            `@torch.inference_mode()` above `def member(x): yield from net.anytime(x)`.
         errors: validation error of each exit; exits beyond the last one are not computed.
         expected_times: seconds from the start of this network to each exit, from
             `anytime.calibrate`. With them an exit that would overrun is not started.
@@ -124,6 +126,8 @@ def work(link: Link, index: int, member: Member, x: Any, ready: Callable[[Any], 
     choice = Choice(link.deadline)
 
     def report(k: int, value: Any, elapsed: float) -> None:
+        if not near and hasattr(value, "detach"):
+            value = value.detach()  # torch refuses to send what carries a gradient
         answer = Answer(member.errors[k], elapsed, index, k, value)
         choice.offer(answer)
         link.answered = True

@@ -66,6 +66,25 @@ def tripled(x):
     yield x * 3
 
 
+class Tensor:
+    """As torch's: with a gradient it does not travel."""
+
+    def __init__(self, gradient=True):
+        self.gradient = gradient
+
+    def detach(self):
+        return Tensor(gradient=False)
+
+    def __reduce__(self):
+        if self.gradient:
+            raise RuntimeError("cannot serialize a tensor that requires grad")
+        return Tensor, (False,)
+
+
+def tensors(x):
+    yield Tensor()
+
+
 def breaking(x):
     yield x
     raise ArithmeticError("broke")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,6 +185,31 @@ def test_an_exit_counts_from_when_its_value_is_ready():
     assert (got.exit, got.elapsed) == (1, 10)
     ready(np.ones(3))  # nothing to wait for
     assert calibrate(lambda x: (Pending() for _ in range(3)), None, clock=clock) == (5, 10, 15)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_torch_tensor_is_ready_once_its_device_has_caught_up(monkeypatch, streams):
+    waited = []
+    stream = SimpleNamespace(synchronize=lambda: waited.append("stream"))
+    device = SimpleNamespace(synchronize=lambda: waited.append("device"))
+    if streams:
+        device.current_stream = {"gpu": stream}.get
+    torch = SimpleNamespace(get_device_module={"gpu": device}.get)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+
+    class Gpu(str):
+        type = "cuda"
+
+    ready(SimpleNamespace(device=Gpu("gpu"), numpy=None))
+    assert waited == ["stream" if streams else "device"]
+
+
+def test_a_tensorflow_tensor_on_a_gpu_is_ready_once_it_was_read():
+    read = []
+    for place in ("CPU", "GPU"):
+        device = f"/job:localhost/replica:0/task:0/device:{place}:0"
+        ready(SimpleNamespace(device=device, numpy=lambda place=place: read.append(place)))
+    assert read == ["GPU"]
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,13 @@ def test_grace_is_a_hard_limit():
     assert (got.value, got.exit, got.stopped) == (None, None, "deadline")
 
 
+def test_a_tensor_leaves_its_gradient_where_it_cannot_travel():
+    with tools.Elsewhere() as pool:
+        got = run([Member(tools.tensors, [0.5])], 1, executor=pool)
+    assert (got.value.gradient, got.failure) == (False, None)
+    assert run([Member(tools.tensors, [0.5])], 1).value.gradient
+
+
 def test_failures_elsewhere_come_with_the_answers_before_them():
     members = [Member(tools.breaking, [0.5, 0.1]), Member(tools.stubborn, [0.4, 0.1])]
     with tools.Elsewhere() as pool:
