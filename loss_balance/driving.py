@@ -26,7 +26,7 @@ class Prediction(Generic[T]):
     late: bool = False  # ready after the deadline: no exit was in time, this is the first one
     stopped: Stop = "finished"  # why no further exit was computed
     failure: BaseException | None = None  # what went wrong; the value is what came before it
-    member: int | None = None  # index of the network, where several ran
+    member: int | None = None  # index of the network, 0 where only one ran
 
 
 class Answer(NamedTuple):

@@ -62,11 +62,16 @@ def run(
     current one only if its validation error is lower (paper, Section 4), so by the time on its
     watch the result is that of `answer(schedule(...), deadline)`.
 
+        with ThreadPoolExecutor(2) as pool:
+            prediction = run(members, images, deadline=0.2, executor=pool)
+        with dask.distributed.Client(address).get_executor() as pool:  # other machines
+            prediction = run(members, images, deadline=0.2, executor=pool)
+
     In this thread the call returns by the deadline plus at most the exit that is being computed;
     in threads at the deadline, and what runs stops after its exit. From processes and other
     machines a member's answers come back when it ends: by itself, with what it has at the
-    deadline, or after the exit it is in. Only the first exit of the first member may be late, if
-    there is no other answer.
+    deadline, or after the exit it is in; start the pool's processes before the first deadline
+    counts. Only the first exit of the first member may be late, if there is no other answer.
 
     Args:
         members: smallest network first.

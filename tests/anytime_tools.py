@@ -124,7 +124,11 @@ class Elsewhere(Executor):
 
         def call():
             fn, args = pickle.loads(task)
-            result = pickle.loads(pickle.dumps(fn(*args)))
+            try:
+                result = pickle.loads(pickle.dumps(fn(*args)))
+            except Exception as error:
+                future.set_exception(error)
+                return
             if not future.cancelled():
                 future.set_result(result)
 
@@ -141,4 +145,5 @@ class Hogged(Executor):
     """A pool whose workers are busy with others' work for ever."""
 
     def submit(self, fn, /, *args):
-        return Future()
+        self.future = Future()
+        return self.future

@@ -212,16 +212,17 @@ def test_members_start_first_in_first_out_as_threads_free_up():
 
 
 def test_in_threads_it_does_not_wait_for_the_exit_that_is_late():
-    first, slow, queued = Gates(1), Gates(2), Gates(1)
+    first, slow, queued = Gates(1), Gates(3), Gates(1)
     first.let_all_through()
     slow.open[0].set()
-    members = [Member(first, [0.5]), Member(slow, [0.4, 0.3]), Member(queued, [0.2])]
+    members = [Member(first, [0.5]), Member(slow, [0.4, 0.3, 0.2]), Member(queued, [0.1])]
     with ThreadPoolExecutor(1) as pool:
-        got = run(members, None, 0.3, pool)  # returns although an exit would take for ever
+        got = run(members, None, 0.3, pool, grace=LONG)  # though an exit would take for ever
         assert (got.member, got.exit, got.stopped) == (1, 0, "deadline")
         assert not slow.closed.is_set()
         slow.let_all_through()
-    assert slow.closed.is_set()  # it stopped after its exit
+    assert slow.closed.is_set()
+    assert not slow.begun[2].is_set()  # it stopped after its exit
     assert not queued.begun[0].is_set()
 
 
@@ -231,6 +232,7 @@ def test_in_threads_the_first_exit_may_be_late():
         result = caller.submit(run, [Member(net, [0.5])], None, 0.01, pool, clock=clock)
         assert net.begun[0].wait(LONG)
         clock.now = 7.0
+        time.sleep(0.1)  # in which it could wrongly give up
         net.let_all_through()
         got = result.result(LONG)
     assert (got.value, got.elapsed, got.late) == (0, 7.0, True)
@@ -247,6 +249,24 @@ def test_cancelling_from_another_thread_keeps_the_best_answer():
         assert (got.value, got.stopped, net.closed.is_set()) == (0, "cancelled", False)
         net.let_all_through()
     assert net.closed.is_set()
+
+
+def test_an_interrupt_of_the_caller_stops_the_members():
+    net, caller = Gates(3), threading.current_thread()
+    net.open[0].set()
+
+    def clock():
+        if threading.current_thread() is caller and net.begun[1].is_set():
+            raise KeyboardInterrupt
+        return 0.0
+
+    members = [Member(net, [0.5, 0.4, 0.3])]
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            run(members, None, 1.0, pool, clock=clock, cancel=threading.Event())
+        net.let_all_through()
+    assert net.closed.is_set()
+    assert not net.begun[2].is_set()
 
 
 def test_cancelled_before_any_answer():
@@ -286,7 +306,9 @@ def test_a_member_that_starts_after_the_deadline_does_nothing():
 
 
 def test_grace_is_a_hard_limit():
-    got = run([Member(tools.doubled, [0.5])], 1, 0.01, tools.Hogged(), grace=0.01)
+    pool = tools.Hogged()
+    got = run([Member(tools.doubled, [0.5])], 1, 0.01, pool, grace=0.01)
+    assert pool.future.cancelled()
     assert (got.value, got.exit, got.stopped) == (None, None, "deadline")
 
 
