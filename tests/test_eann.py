@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from fractions import Fraction
 from itertools import pairwise
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loss_balance import anytime, batches, eann
 from loss_balance.eann import (
     Event,
     Exit,
@@ -289,3 +291,10 @@ def test_more_workers_and_anytime_members_never_cost_more(base, regular, workers
 
 def test_many_workers_do_not_overflow():
     assert cost_inflation(2.0, workers=5000).worst == 1.0
+
+
+@pytest.mark.parametrize("module", [eann, anytime, batches])
+def test_the_examples_in_the_docstrings_are_true(module):
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
