@@ -1,0 +1,74 @@
+"""Generators of answers: how one is started, waited for and checked, whatever computes it.
+
+An anytime network has `anytime(x)`, a generator that yields the logits of one exit at a time and
+computes nothing beyond them. Nothing here imports a framework.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def start(net: Any, x: Any) -> Iterator[Any]:
+    """The answers to `x`: `net.anytime(x)`, or `net(x)` where net is a function that gives them.
+
+    Raises:
+        TypeError: what came is no iterator, say the output of an ordinary network.
+    """
+    answers = getattr(net, "anytime", net)(x)
+    if not isinstance(answers, Iterator):
+        kind = type(answers).__name__
+        raise TypeError(f"a network must give an iterator of answers, one per exit, got {kind}")
+    return answers
+
+
+def ready(value: Any) -> None:
+    """Waits until `value` is computed; accelerators hand out answers that are still in the works.
+
+    Knows JAX arrays (`block_until_ready`), torch tensors on a device with streams and TensorFlow's
+    eager tensors; anything else counts as ready.
+    """
+    if hasattr(value, "block_until_ready"):
+        value.block_until_ready()
+        return
+    device = getattr(value, "device", "cpu")
+    if hasattr(value, "numpy") and "GPU" in str(device):  # TensorFlow: "/job:.../device:GPU:0"
+        value.numpy()
+    elif getattr(device, "type", "cpu") not in {"cpu", "meta"} and "torch" in sys.modules:
+        module = sys.modules["torch"].get_device_module(device)
+        if hasattr(module, "current_stream"):
+            module.current_stream(device).synchronize()
+        else:  # Apple's mps has one queue
+            module.synchronize()
+
+
+def to_numpy(value: Any) -> npt.NDArray[np.float64]:
+    """A copy of an array or tensor of any framework in float64, on the host."""
+    if hasattr(value, "detach"):  # torch: NumPy takes no gradient, no GPU and no bfloat16
+        value = value.detach().cpu().double()
+    return np.array(value, dtype=np.float64)
+
+
+def check_finite(name: str, values: Sequence[Any]) -> None:
+    """ValueError unless `values` are finite numbers, one or more."""
+    if len(values) == 0:
+        raise ValueError(f"{name} must have a value for each exit, got none")
+    for value in values:
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(f"{name} must be finite numbers, got {value!r}")
+
+
+def check_increasing(name: str, values: Sequence[float]) -> None:
+    """ValueError unless `values` are finite, above 0 and each above the one before it."""
+    check_finite(name, values)
+    for before, value in zip([0, *values], values, strict=False):
+        if not value > before:
+            got = ", ".join(str(number) for number in values)
+            raise ValueError(f"{name} must be above 0 and increase from exit to exit, got {got}")
