@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,76 +13,15 @@ except ModuleNotFoundError as error:
     raise ImportError(
         "loss_balance.reference_models.torch needs PyTorch: pip install 'loss-balance[torch]'"
     ) from error
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
-from loss_balance.reference_models import parts, units
 from loss_balance.reference_models.spec import AnytimeSpec
+from loss_balance.reference_models.torch_checkpoint import recompute, recompute_unit
+from loss_balance.reference_models.torch_units import build
 from loss_balance.reference_models.weights import Weights, check, initialise
 
-
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Epsilon 1e-5 and decay 0.9 (torch counts 1 - decay), as in every framework here."""
-    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1)
-
-
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """Symmetric padding: what "same" means at stride 2 differs between frameworks."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-
-
-class ConvStem(nn.Module):
-    """One 3x3 convolution."""
-
-    def __init__(self, stem: parts.ConvStem) -> None:
-        super().__init__()
-        self.conv = conv3x3(stem.in_channels, stem.out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, H, W)."""
-        y: Tensor = self.conv(x)
-        return y
-
-
-class ResidualUnit(nn.Module):
-    """BN-ReLU-conv-BN-ReLU-conv plus the input, averaged and zero-padded where shapes change."""
-
-    def __init__(self, unit: units.ResidualUnit) -> None:
-        super().__init__()
-        self.norm1 = batch_norm(unit.in_channels)
-        self.conv1 = conv3x3(unit.in_channels, unit.out_channels, unit.stride)
-        self.norm2 = batch_norm(unit.out_channels)
-        self.conv2 = conv3x3(unit.out_channels, unit.out_channels)
-        self.stride = unit.stride
-        self.padding = (unit.out_channels - unit.in_channels) // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
-        y: Tensor = self.conv1(F.relu(self.norm1(x)))
-        y = self.conv2(F.relu(self.norm2(y)))
-        return y + self.shortcut(x)
-
-    def shortcut(self, x: Tensor) -> Tensor:
-        """`x` in the shape of the output; no parameters."""
-        if self.stride > 1:
-            x = F.avg_pool2d(x, self.stride)
-        if self.padding:
-            x = F.pad(x, (0, 0, 0, 0, self.padding, self.padding))
-        return x
-
-
-class LinearHead(nn.Module):
-    """BN-ReLU-global average-linear."""
-
-    def __init__(self, head: parts.LinearHead) -> None:
-        super().__init__()
-        self.norm = batch_norm(head.in_channels)
-        self.linear = nn.Linear(head.in_channels, head.num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, num_classes)."""
-        logits: Tensor = self.linear(F.relu(self.norm(x)).mean(dim=(2, 3)))
-        return logits
+Indices = Tensor | NDArray[np.integer[Any]]  # positions in the current batch
 
 
 class AnytimeNet(nn.Module):
@@ -97,16 +36,26 @@ class AnytimeNet(nn.Module):
         spec: what to build.
         seed: of the first weights, `weights.initialise(spec, seed)`. On the meta device none are
             drawn.
+        checkpoint: keep little of each part for the backward pass and compute the part once more
+            there, which takes about a third more time per step and, in deep DenseANNs and MSDNets,
+            a fraction of the memory. Logits, gradients and running statistics stay as they are.
     """
 
-    def __init__(self, spec: AnytimeSpec, seed: int = 0) -> None:
+    def __init__(self, spec: AnytimeSpec, seed: int = 0, *, checkpoint: bool = False) -> None:
         super().__init__()
         self.spec = spec
-        self.stem = ConvStem(spec.stem)
-        self.units = nn.ModuleList(ResidualUnit(unit) for unit in spec.units)
-        heads = zip(spec.exits, spec.heads, strict=True)
-        self.exits = nn.ModuleDict({str(unit): LinearHead(head) for unit, head in heads})
-        if not self.stem.conv.weight.is_meta:
+        self.checkpoint = checkpoint
+        device = torch.get_default_device()
+        with torch.device("meta"):  # PyTorch would draw weights of its own first
+            self.stem = build(spec.stem)
+            self.units = nn.ModuleList(build(unit) for unit in spec.units)
+            heads = zip(spec.exits, spec.heads, strict=True)
+            self.exits = nn.ModuleDict({str(unit): build(head) for unit, head in heads})
+        if device.type != "meta":
+            self.to_empty(device=device)
+            for norm in self.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    norm.reset_running_stats()  # the count of batches is no weight
             self.load_weights(initialise(spec, seed))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -117,8 +66,16 @@ class AnytimeNet(nn.Module):
         """
         return list(self.anytime(x))
 
-    def anytime(self, x: Tensor) -> Iterator[Tensor]:
-        """As a call, one exit at a time: nothing deeper than the exits consumed is computed."""
+    def anytime(self, x: Tensor) -> Generator[Tensor, Indices | None]:
+        """As a call, one exit at a time: nothing deeper than the exits consumed is computed.
+
+        `answers.send(indices)` goes on with those samples alone, positions in the current batch,
+        and returns the next logits.
+
+        Raises:
+            ValueError: images of another shape than the spec's; sent, `indices` that are not a
+                vector of integers.
+        """
         height, width, channels = self.spec.input_shape
         if tuple(x.shape[1:]) != (channels, height, width):
             raise ValueError(
@@ -126,12 +83,17 @@ class AnytimeNet(nn.Module):
             )
         return self._answers(x)
 
-    def _answers(self, x: Tensor) -> Iterator[Tensor]:
-        features = self.stem(x)
+    def _answers(self, x: Tensor) -> Generator[Tensor, Indices | None]:
+        again = self.checkpoint and torch.is_grad_enabled()
+        run_unit, run_head = (recompute_unit, recompute) if again else (_run, _run)
+        features = run_unit(self.stem, x)
         for i, unit in enumerate(self.units):
-            features = unit(features)
+            features = run_unit(unit, features)
             if str(i) in self.exits:
-                yield self.exits[str(i)](features)
+                coarsest = features[-1] if isinstance(features, list) else features
+                kept = yield run_head(self.exits[str(i)], coarsest)
+                if kept is not None:
+                    features = _samples(features, _positions(kept, x.device))
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Any]) -> None:
@@ -141,22 +103,23 @@ class AnytimeNet(nn.Module):
             ValueError: names or shapes do not fit, all in one message; nothing is changed then.
         """
         check(self.spec, weights)
-        for name, tensor in self._tensors():
-            tensor.copy_(torch.from_numpy(_to_torch(np.array(weights[name]))))
+        own = self.named_weights()
+        given = {name: _to_torch(np.asarray(weights[name])) for name in own}
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
 
     def dump_weights(self) -> Weights:
         """Copies of all weights for `load_weights` of any framework, in float32 or wider."""
-        return {
-            name: _from_torch(tensor.detach().to("cpu", _wide(tensor.dtype)).numpy())
-            for name, tensor in self._tensors()
-        }
+        return {name: to_array(tensor) for name, tensor in self.named_weights().items()}
 
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The parameters and running statistics by the spec's names."""
+    def named_weights(self) -> dict[str, Tensor]:
+        """The parameters and running statistics under the spec's names, not copied."""
+        named = {}
         for name in (*self.spec.parameters(), *self.spec.statistics()):
-            part, layer, field = name.split(".")
-            module = getattr(self._part(part), layer)
-            yield name, getattr(module, _ATTRIBUTES[field])
+            part, *layers, field = name.split(".")
+            layer = self._part(part).get_submodule(".".join(layers))
+            named[name] = getattr(layer, _ATTRIBUTES[field])
+        return named
 
     def _part(self, name: str) -> nn.Module:
         if name.startswith("unit"):
@@ -175,15 +138,35 @@ _ATTRIBUTES = {
 }
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)  # NumPy has no bfloat16
-
-
-def _to_torch(array: np.ndarray) -> np.ndarray:
-    """HWIO to OIHW, (in, out) to (out, in); vectors stay."""
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-
-
-def _from_torch(array: np.ndarray) -> np.ndarray:
-    """The inverse of `_to_torch`, as a contiguous copy."""
+def to_array(tensor: Tensor) -> NDArray[Any]:
+    """A copy in the spec's layout (OIHW to HWIO, (out, in) to (in, out)), in float32 or wider."""
+    wide = torch.promote_types(tensor.dtype, torch.float32)  # NumPy has no bfloat16
+    array = tensor.detach().to("cpu", wide).numpy()
     return np.array(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T, order="C")
+
+
+def _to_torch(array: NDArray[Any]) -> Tensor:
+    """The inverse of `to_array`, a copy too; NumPy transposes several times faster."""
+    array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def _run(part: nn.Module, features: Any) -> Any:
+    return part(features)
+
+
+def _positions(kept: Indices, device: torch.device) -> Tensor:
+    indices = kept if isinstance(kept, Tensor) else torch.tensor(np.asarray(kept))
+    whole = not (indices.is_floating_point() or indices.is_complex())
+    if indices.ndim != 1 or indices.dtype == torch.bool or not whole:
+        raise ValueError(
+            "the samples to go on with must be a vector of integers, positions in the batch, got "
+            f"{indices.dtype} of shape {tuple(indices.shape)}"
+        )
+    return indices.to(device, torch.long)  # uint8 would be taken for a mask
+
+
+def _samples(features: Any, positions: Tensor) -> Any:
+    if isinstance(features, Tensor):
+        return features[positions]  # not index_select, which leaves channels_last
+    return type(features)(_samples(x, positions) for x in features)

@@ -22,11 +22,8 @@ torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402, N812
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from loss_balance.experiments.torch_probe import TorchProbe, native  # noqa: E402
 from loss_balance.reference_models.torch import AnytimeNet  # noqa: E402
-
-
-def native(images):
-    return torch.from_numpy(images).permute(0, -1, *range(1, images.ndim - 1))
 
 
 @pytest.fixture
@@ -47,32 +44,7 @@ def assert_close(found, expected, tolerance=1e-5):
 
 
 class TestTorch(NetworkContract):
-    def network(self, spec, seed=0):
-        return AnytimeNet(spec, seed)
-
-    def trainable_size(self, spec):
-        with torch.device("meta"):
-            return sum(p.numel() for p in AnytimeNet(spec).parameters() if p.requires_grad)
-
-    @torch.no_grad()
-    def predict(self, net, images):
-        return [logits.numpy() for logits in net.eval()(native(images))]
-
-    @torch.no_grad()
-    def anytime(self, net, images):
-        for logits in net.eval().anytime(native(images)):
-            yield logits.numpy()
-
-    def train_step(self, net, images, labels):
-        answers = net.train()(native(images))
-        sum(F.cross_entropy(logits, torch.from_numpy(labels)) for logits in answers).backward()
-        carrier = AnytimeNet(net.spec)  # gradients travel as weights, to get names and layouts
-        with torch.no_grad():
-            for ours, theirs in zip(carrier.parameters(), net.parameters(), strict=True):
-                ours.copy_(theirs.grad)
-        dumped = carrier.dump_weights()
-        gradients = {name: dumped[name] for name in net.spec.parameters()}
-        return [logits.detach().numpy() for logits in answers], gradients
+    probe = TorchProbe()
 
     def parts_run(self, net, images, exits):
         run = []

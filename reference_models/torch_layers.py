@@ -1,0 +1,38 @@
+"""Layers of the reference networks in PyTorch; a map is (B, C, H, W).
+
+Padding is symmetric everywhere: what "same" means at stride 2 differs between frameworks.
+"""
+
+from __future__ import annotations
+
+try:
+    from torch import Tensor, nn
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "loss_balance.reference_models.torch needs PyTorch: pip install 'loss-balance[torch]'"
+    ) from error
+from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Epsilon 1e-5 and decay 0.9 (torch counts 1 - decay), as in every framework here."""
+    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1)
+
+
+def conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
+    """Without bias, padded with `size // 2` zeros on every side."""
+    return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
+
+
+class ConvNormReLU(nn.Module):
+    """conv-BN-ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = conv(in_channels, out_channels, size, stride)
+        self.norm = batch_norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), rounded up."""
+        y: Tensor = self.conv(x)
+        return F.relu(self.norm(y))
