@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +17,12 @@ except ModuleNotFoundError as error:
 import loss_balance
 from loss_balance.experiments import compare as comparing
 from loss_balance.experiments import models as listing
+from loss_balance.experiments import options as opts
+from loss_balance.experiments import paper_cli
 from loss_balance.experiments import verify as verifying
-from loss_balance.experiments.augment import AUGMENTATIONS
-from loss_balance.experiments.comparison import SCHEMES
-from loss_balance.experiments.data import NAMES, Source
-from loss_balance.experiments.engine import FRAMEWORKS, engine
+from loss_balance.experiments.data import Source
+from loss_balance.experiments.engine import engine
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.recipes import RECIPES
 
 app = typer.Typer(
     add_completion=False,
@@ -32,15 +30,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Balance the losses of anytime networks, and measure what it buys.",
 )
+app.add_typer(paper_cli.app, name="paper")
 err = Console(stderr=True, soft_wrap=True)
-
-TRAINING, ADALOSS, OUTPUT = "Training", "AdaLoss", "Output"
-
-
-def _per_data(name: str) -> str:
-    """The default of a recipe's field for each data set."""
-    each = ", ".join(f"{data} {getattr(recipe, name)}" for data, recipe in RECIPES.items())
-    return f"Default: {each}."
 
 
 def main() -> None:
@@ -53,12 +44,6 @@ def main() -> None:
             err.print(f"loss-balance: {message}", markup=False, highlight=False)
         sys.exit(2)
     sys.exit(status or 0)
-
-
-def _cores() -> int:
-    """How many cores this process may use; macOS and Windows only know how many there are."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _version(wanted: bool) -> None:
@@ -78,99 +63,30 @@ def root(
 
 @app.command()
 def compare(
-    backend: Annotated[
-        str, typer.Option(help=f"Framework to train in: {', '.join(FRAMEWORKS)}.")
-    ] = "torch",
-    data: Annotated[str, typer.Option(help=f"Data set: {', '.join(NAMES)}.")] = "digit-pairs",
-    path: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where its files are. An npz has x_train, y_train, x_test, y_test; images "
-            "(N, H, W, C).",
-            show_default=False,
-        ),
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch what is missing at --path.")
-    ] = False,
-    validation: Annotated[
-        bool, typer.Option("--validation", help="Test on the last 5,000 training images.")
-    ] = False,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            help=f"What happens to training images: {', '.join(AUGMENTATIONS)}.",
-            show_default="the data set's own way",
-        ),
-    ] = None,
-    network: Annotated[str, typer.Option(help="A name as `loss-balance models` lists them.")] = (
-        "resann-3-8"
-    ),
-    schemes: Annotated[
-        str, typer.Option(help=f"Any of {', '.join(SCHEMES)}; with commas.")
-    ] = "const,linear,adaloss,opt",
-    epochs: Annotated[
-        int | None, typer.Option(help=_per_data("epochs"), rich_help_panel=TRAINING)
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(help=_per_data("learning_rate"), rich_help_panel=TRAINING),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(rich_help_panel=TRAINING)] = 64,
-    seeds: Annotated[
-        int, typer.Option(help="Runs per scheme: seeds 0, 1, ...", rich_help_panel=TRAINING)
-    ] = 1,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            help="Runs side by side, one thread each.",
-            show_default="one per core",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=TRAINING)] = "cpu",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="float32 or bfloat16.",
-            show_default="bfloat16 on cuda",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    compiled: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile",
-            help="Compile the training step (torch, and XLA for tensorflow).",
-            show_default="on cuda",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    gamma: Annotated[
-        float,
-        typer.Option(help="Share of constant weights.", rich_help_panel=ADALOSS),
-    ] = 0.05,
-    decay: Annotated[
-        float,
-        typer.Option(help="Of the running means, below 1.", rich_help_panel=ADALOSS),
-    ] = 0.99,
-    final_weight: Annotated[
-        float, typer.Option(help="Factor for the last exit.", rich_help_panel=ADALOSS)
-    ] = 1.0,
+    backend: opts.Backend = "torch",
+    data: opts.Data = "digit-pairs",
+    path: opts.DataPath = None,
+    download: opts.Download = False,
+    validation: opts.Validation = False,
+    augment: opts.Augment = None,
+    network: opts.Network = "resann-3-8",
+    schemes: opts.Schemes = "const,linear,adaloss,opt",
+    epochs: opts.Epochs = None,
+    learning_rate: opts.LearningRate = None,
+    batch_size: opts.BatchSize = None,
+    seeds: opts.Seeds = 1,
+    jobs: opts.Jobs = None,
+    device: opts.Device = "cpu",
+    precision: opts.Precision = None,
+    compiled: opts.Compiled = None,
+    gamma: opts.Gamma = 0.05,
+    decay: opts.Decay = 0.99,
+    final_weight: opts.FinalWeight = 1.0,
     out: Annotated[
-        Path, typer.Option(help="Folder for runs and report.", rich_help_panel=OUTPUT)
+        Path, typer.Option(help="Folder for runs and report.", rich_help_panel=opts.OUTPUT)
     ] = Path("runs/compare"),
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue what an interrupted run left in --out.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Discard what is in --out.", rich_help_panel=OUTPUT)
-    ] = False,
+    resume: opts.Resume = False,
+    overwrite: opts.Overwrite = False,
 ) -> None:
     """Train one network with several weight schemes and show each exit against OPT.
 
@@ -184,7 +100,7 @@ def compare(
         engine=engine(backend, device, precision, compiled),
         source=Source(data, path, validation, augment),
         network=network,
-        schemes=tuple(name.strip() for name in schemes.split(",") if name.strip()),
+        schemes=opts.names(schemes),
         epochs=epochs,
         learning_rate=learning_rate,
         batch_size=batch_size,
@@ -193,7 +109,7 @@ def compare(
         decay=decay,
         final_weight=final_weight,
     )
-    workers = _cores() if jobs is None else jobs
+    workers = opts.cores() if jobs is None else jobs
     finished = comparing.compare(
         options, out, workers, resume=resume, overwrite=overwrite, download=download
     )

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from loss_balance.adaloss import AdaLoss
@@ -27,10 +16,9 @@ from loss_balance.experiments.comparison import AT, OPT, Comparison, Outcome, ou
 from loss_balance.experiments.data import Dataset, Source
 from loss_balance.experiments.engine import Engine
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.execution import Results, Step, execute
+from loss_balance.experiments.output_folder import claim_output
+from loss_balance.experiments.progress import check_jobs, execute_with_bars
 from loss_balance.experiments.recipes import RECIPES
-from loss_balance.experiments.run_folder import write_json
-from loss_balance.experiments.training import Run
 from loss_balance.reference_models import families
 
 console = Console()
@@ -46,7 +34,7 @@ class Options:
     schemes: tuple[str, ...]
     epochs: int | None
     learning_rate: float | None
-    batch_size: int
+    batch_size: int | None
     seeds: int
     gamma: float
     decay: float
@@ -67,15 +55,14 @@ def compare(
     Raises:
         UserError: an option or a file is not as it must be.
     """
-    if workers < 1:
-        raise UserError(f"jobs must be a whole number of at least 1, got {workers}")
+    check_jobs(workers)
     data = options.source.load(download=download)
     comparison = plan(options, data)
     config = _config(options, comparison)
-    _claim(folder, config, resume=resume, overwrite=overwrite)
-    runs = comparison.runs()
+    claim_output(folder, config, "comparison", ["runs"], resume=resume, overwrite=overwrite)
+    images = {options.source: len(data.y_train)}
     try:
-        results = _with_progress(runs, folder, min(workers, len(runs)), data)
+        results = execute_with_bars(comparison.runs(), folder / "runs", workers, images, console)
     except KeyboardInterrupt:
         console.print(
             f"Interrupted. {folder} has all that is needed to go on: the same command with "
@@ -153,82 +140,6 @@ def _config(options: Options, comparison: Comparison) -> dict[str, Any]:
         "schemes": list(options.schemes),
         "epochs": comparison.recipe.epochs,
         "learning_rate": comparison.recipe.learning_rate,
+        "batch_size": comparison.recipe.batch_size,
         "data_fingerprint": comparison.fingerprint,
     }
-
-
-def _claim(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
-    """Makes `folder` this comparison's, or says why it cannot be."""
-    if resume and overwrite:
-        raise UserError("--resume and --overwrite exclude each other: choose one")
-    file = folder / "config.json"
-    if file.exists():
-        if overwrite:
-            shutil.rmtree(folder / "runs", ignore_errors=True)
-        elif not resume:
-            raise UserError(
-                f"{folder} holds a comparison already: continue it with --resume, discard it with "
-                "--overwrite, or choose another --out"
-            )
-        else:
-            _check_same(folder, json.loads(file.read_text()), config)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out must be a new or empty folder or a comparison's, got {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(file, config)
-
-
-def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [f"{k} {before.get(k)!r} is now {now[k]!r}" for k in now if before.get(k) != now[k]]
-    if changed:
-        raise UserError(
-            f"--resume needs the options that {folder} began with; {'; '.join(changed)}"
-        )
-
-
-def _with_progress(runs: list[Run], folder: Path, workers: int, data: Dataset) -> Results:
-    """Executes the runs under a bar for all and one for each that is running."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        bars = Bars(progress, runs, len(data.y_train))
-        return execute(runs, folder / "runs", workers, bars.on_step, bars.on_done)
-
-
-class Bars:
-    """A bar for each run that is running, and one for all in units of work (multiply-adds)."""
-
-    def __init__(self, progress: Progress, runs: list[Run], images: int) -> None:
-        self.progress = progress
-        self.epochs = runs[0].recipe.epochs
-        self.batches = runs[0].recipe.batches(images)
-        self.work = {run.name: run.spec.costs()[-1].multiply_adds for run in runs}
-        self.share = dict.fromkeys(self.work, 0.0)  # of each run, done
-        self.total = progress.add_task("all runs", total=sum(self.work.values()), note="")
-        self.bars: dict[str, TaskID] = {}
-
-    def on_step(self, step: Step) -> None:
-        """A worker moved on."""
-        if step.run not in self.bars:
-            self.bars[step.run] = self.progress.add_task(step.run, total=1.0, note="")
-        share = (step.epoch + step.step / self.batches) / self.epochs
-        note = f"epoch {step.epoch + 1}/{self.epochs}  loss {step.loss:.3f}"
-        self.progress.update(self.bars[step.run], completed=share, note=note)
-        self._advance(step.run, share)
-
-    def on_done(self, run: str) -> None:
-        """A run finished, in this call or in an earlier one."""
-        if run in self.bars:
-            self.progress.update(self.bars[run], visible=False)
-        self._advance(run, 1.0)
-
-    def _advance(self, run: str, share: float) -> None:
-        self.share[run] = share
-        done = sum(self.work[name] * share for name, share in self.share.items())
-        self.progress.update(self.total, completed=done)

@@ -79,9 +79,9 @@ class Comparison:
 
     def runs(self) -> list[Run]:
         """All runs, the longest first, so that the workers end close together."""
-        runs = [self._run(name, seed) for name in self.shared for seed in self.seeds]
+        runs = [self.run(name, seed) for name in self.shared for seed in self.seeds]
         if OPT in self.schemes:
-            runs += [self._opt(cut, seed) for cut in self.cuts for seed in self.seeds]
+            runs += [self.run(OPT, seed, cut) for cut in self.cuts for seed in self.seeds]
         return sorted(runs, key=lambda run: -run.spec.costs()[-1].multiply_adds)
 
     def run_name(self, scheme: str, seed: int, cut: int | None = None) -> str:
@@ -89,16 +89,18 @@ class Comparison:
         suffix = "" if cut is None else f"-exit{cut + 1}"
         return f"{scheme}{suffix}-seed{seed}"
 
-    def _run(self, name: str, seed: int) -> Run:
-        return self._trained(self.run_name(name, seed), self.spec, self.scheme(name), seed)
-
-    def _opt(self, cut: int, seed: int) -> Run:
-        spec = self.spec.single_exit(cut)
-        return self._trained(self.run_name(OPT, seed, cut), spec, Single(1), seed)
-
-    def _trained(self, name: str, spec: AnytimeSpec, scheme: Scheme, seed: int) -> Run:
+    def run(self, name: str, seed: int, cut: int | None = None) -> Run:
+        """One run: a scheme over all exits, or OPT of the network cut after exit `cut`."""
+        spec = self.spec if cut is None else self.spec.single_exit(cut)
         return Run(
-            name, spec, scheme, self.recipe, seed, self.source, self.fingerprint, self.engine
+            self.run_name(name, seed, cut),
+            spec,
+            self.scheme(name) if cut is None else Single(1),
+            self.recipe,
+            seed,
+            self.source,
+            self.fingerprint,
+            self.engine,
         )
 
     def scheme(self, name: str) -> Scheme:

@@ -25,21 +25,26 @@ COLORS = {
     "dwa": "C9",
     OPT: "black",
 }
+STYLE = {"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}
 MILLION = 1e6
 
 
 def draw(folder: Path, measured: Outcome) -> bytes:
     """The PNG, for the comparison whose runs are in `folder`."""
-    with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 7.5), layout="constrained")
         axes = figure.subplots(2, 2)
         _against_cost(axes[0, 0], measured, "test_error")
         _against_cost(axes[0, 1], measured, "train_loss")
         _relative(axes[1, 0], measured)
         _weights_over_time(axes[1, 1], folder, measured.comparison)
-        data = io.BytesIO()
-        # No software tag and no date: the same numbers make the same file.
-        figure.savefig(data, format="png", dpi=120, metadata={"Software": None})
+        return png(figure)
+
+
+def png(figure: Figure) -> bytes:
+    """The file's content: the same numbers make the same file."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=120, metadata={"Software": None})  # nor has it a date
     return data.getvalue()
 
 

@@ -1,0 +1,69 @@
+"""The folder that --out names: made, continued, discarded, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.run_folder import write_json
+
+
+def claim_output(
+    folder: Path,
+    config: dict[str, Any],
+    kind: str,
+    discards: Sequence[str],
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Makes `folder` the one of `config`, which it then holds as config.json.
+
+    Args:
+        folder: new, empty, or of the same kind.
+        config: what JSON holds; what is resumed must have begun with the same.
+        kind: "comparison" or "run", for the messages.
+        discards: files and folders in `folder` that go with `overwrite`.
+        resume: go on with what is there.
+        overwrite: discard what is there.
+
+    Raises:
+        UserError: the folder holds something else, or something and neither flag says what to do.
+    """
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite exclude each other: choose one")
+    file = folder / "config.json"
+    if file.exists():
+        if overwrite:
+            _discard(folder, discards)
+        elif not resume:
+            raise UserError(
+                f"{folder} holds a {kind} already: continue it with --resume, discard it with "
+                "--overwrite, or choose another --out"
+            )
+        else:
+            _check_same(folder, json.loads(file.read_text()), json.loads(json.dumps(config)))
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out must be a new or empty folder or a {kind}'s, got {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(file, config)
+
+
+def _discard(folder: Path, names: Sequence[str]) -> None:
+    for path in (folder / name for name in names):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [f"{k} {before.get(k)!r} is now {now[k]!r}" for k in now if before.get(k) != now[k]]
+    if changed:
+        raise UserError(
+            f"--resume needs the options that {folder} began with; {'; '.join(changed)}"
+        )
