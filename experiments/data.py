@@ -91,8 +91,12 @@ def _read(name: str, path: Path | None, download: bool) -> Splits:
             raise UserError(f"--path is for data sets in files, {name} comes with scikit-learn")
         return BUNDLED[name]()
     if path is None:
-        file = "FILE.npz" if name == "npz" else "FOLDER"
-        raise UserError(f"data set {name} needs its files: --data {name} --path {file}")
+        what = (
+            "file: --data npz --path FILE.npz"
+            if name == "npz"
+            else (f"files: --data {name} --path FOLDER")
+        )
+        raise UserError(f"data set {name} needs its {what}")
     if name in PUBLISHED:
         return PUBLISHED[name](path, download)
     return OWN[name](path)

@@ -145,7 +145,7 @@ def test_an_interrupted_comparison_resumes_to_the_same_numbers(tmp_path, kill):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "mnist"], "unknown data set 'mnist': choose from digit-pairs, digits, npz"),
+        (["--data", "mnist"], "unknown data set 'mnist': choose from digit-pairs, digits, cifar10"),
         (["--data", "npz"], "data set npz needs its file: --data npz --path FILE.npz"),
         (["--data", "npz", "--path", "none.npz"], "no file none.npz"),
         (["--schemes", "const,ada"], "unknown scheme ada: choose from const, linear, half-end"),
