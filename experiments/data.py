@@ -91,12 +91,8 @@ def _read(name: str, path: Path | None, download: bool) -> Splits:
             raise UserError(f"--path is for data sets in files, {name} comes with scikit-learn")
         return BUNDLED[name]()
     if path is None:
-        what = (
-            "file: --data npz --path FILE.npz"
-            if name == "npz"
-            else (f"files: --data {name} --path FOLDER")
-        )
-        raise UserError(f"data set {name} needs its {what}")
+        what, place = ("file", "FILE.npz") if name == "npz" else ("files", "FOLDER")
+        raise UserError(f"data set {name} needs its {what}: --data {name} --path {place}")
     if name in PUBLISHED:
         return PUBLISHED[name](path, download)
     return OWN[name](path)
