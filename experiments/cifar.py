@@ -45,10 +45,13 @@ def python(content: bytes, label_key: str) -> Records:
     batch = unpickle(content)
     if not isinstance(batch, dict):
         raise ValueError(f"hold a dict, got a {type(batch).__name__}")
-    named = {key.decode() if isinstance(key, bytes) else key: batch[key] for key in batch}
+    named = {k.decode(errors="replace") if isinstance(k, bytes) else k: batch[k] for k in batch}
     if "data" not in named or label_key not in named:
         raise ValueError(f"have the keys data and {label_key}, got {sorted(map(str, named))}")
-    pixels, labels = np.array(named["data"]), np.array(named[label_key])
+    try:
+        pixels, labels = np.array(named["data"]), np.array(named[label_key])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"hold an array and a list of whole numbers, got: {error}") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != PIXELS or not pixels.size:
         raise ValueError(f"hold data as uint8 (N, {PIXELS}), got {pixels.dtype} {pixels.shape}")
     if labels.dtype.kind not in "ui" or labels.shape != pixels.shape[:1]:

@@ -123,8 +123,8 @@ def _read(name: str, path: Path | None, download: bool) -> Splits:
             raise UserError(f"--path is for data sets in files, {name} comes with scikit-learn")
         return BUNDLED[name]()
     if path is None:
-        file = "FILE.npz" if name == "npz" else "FOLDER"
-        raise UserError(f"data set {name} needs its files: --data {name} --path {file}")
+        what, place = ("file", "FILE.npz") if name == "npz" else ("files", "FOLDER")
+        raise UserError(f"data set {name} needs its {what}: --data {name} --path {place}")
     if name in PUBLISHED:
         return PUBLISHED[name](path, download)
     return OWN[name](path)

@@ -105,10 +105,9 @@ def hold_out(name: str, splits: Splits) -> Splits:
 
 def per_channel(x: Images) -> Statistics:
     """Mean and standard deviation of each channel, for zero mean and unit variance, (C,)."""
-    count = x.size // x.shape[-1]
-    mean = _sum(x, (0, 1, 2)) / count
-    squares = sum(((part - mean) ** 2).sum(axis=(0, 1, 2)) for part in _widened(x))
-    std = np.sqrt(squares / count).astype(np.float32)
+    mean = _mean_image(x).mean(axis=(0, 1))
+    squares = sum(((part - mean) ** 2).sum(axis=0) for part in _widened(x))
+    std = np.sqrt((squares / len(x)).mean(axis=(0, 1))).astype(np.float32)
     return mean.astype(np.float32), np.where(std > 0, std, np.float32(1))
 
 
@@ -119,16 +118,15 @@ def per_pixel(x: Images) -> Statistics:
     way, which it cites. The authors' code takes the mean over test images too, here it is over the
     training images alone.
     """
-    mean = (_sum(x, (0,)) / len(x)).astype(np.float32)
-    return mean, np.full(x.shape[-1], 128, np.float32)
+    return _mean_image(x).astype(np.float32), np.full(x.shape[-1], 128, np.float32)
 
 
-def _sum(x: Images, axis: tuple[int, ...]) -> NDArray[np.float64]:
-    total: NDArray[np.float64] = np.sum([part.sum(axis=axis) for part in _widened(x)], axis=0)
-    return total
+def _mean_image(x: Images) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.sum([part.sum(axis=0) for part in _widened(x)], axis=0)
+    return total / len(x)
 
 
-def _widened(x: Images, size: int = 4096) -> Iterator[NDArray[np.float64]]:
+def _widened(x: Images, size: int = 1024) -> Iterator[NDArray[np.float64]]:
     """The images in float64, a few at a time: all of SVHN would be 15 GB."""
     for start in range(0, len(x), size):
         yield x[start : start + size].astype(np.float64)

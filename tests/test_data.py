@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,16 @@ from loss_balance.experiments.data import NAMES, load
 from loss_balance.experiments.dataset import per_channel, per_pixel
 from loss_balance.experiments.digits import digit_pairs, pair_labels
 from loss_balance.experiments.errors import UserError
+
+
+def test_looking_at_data_loads_no_framework_and_nothing_heavy():
+    code = (
+        "import sys, loss_balance.experiments.data\n"
+        "heavy = 'torch tensorflow jax grain PIL pooch scipy sklearn'.split()\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def arrays(**change):
@@ -159,7 +172,7 @@ def test_a_plain_npy_is_refused(tmp_path):
     ("name", "path", "message"),
     [
         ("mnist", None, f"unknown data set 'mnist': choose from {', '.join(NAMES)}"),
-        ("npz", None, "needs its files: --data npz --path FILE.npz"),
+        ("npz", None, "needs its file: --data npz --path FILE.npz"),
         ("svhn", None, "needs its files: --data svhn --path FOLDER"),
         ("npz", "nowhere.npz", r"no file .*nowhere.npz"),
         ("digits", "nowhere.npz", "digits comes with scikit-learn"),
