@@ -20,7 +20,7 @@ EXTRAS = {
 }
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
-    "torch": "torch,sklearn,typer",
+    "torch": "torch,sklearn,typer,grain,pooch,PIL,scipy",
     "tensorflow": "tensorflow,keras",
     "jax": "jax,flax,orbax.checkpoint",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,10 @@ TRAINING, ADALOSS, OUTPUT = "Training", "AdaLoss", "Output"
 
 def _per_data(name: str) -> str:
     """The default of a recipe's field for each data set."""
-    each = ", ".join(f"{data} {getattr(recipe, name)}" for data, recipe in RECIPES.items())
-    return f"Default: {each}."
+    usual = Counter(getattr(recipe, name) for recipe in RECIPES.values()).most_common(1)[0][0]
+    values = {data: getattr(recipe, name) for data, recipe in RECIPES.items()}
+    each = ", ".join(f"{data} {value}" for data, value in values.items() if value != usual)
+    return f"Default: {usual}; {each}."
 
 
 def main() -> None:
@@ -116,7 +119,9 @@ def compare(
         float | None,
         typer.Option(help=_per_data("learning_rate"), rich_help_panel=TRAINING),
     ] = None,
-    batch_size: Annotated[int, typer.Option(rich_help_panel=TRAINING)] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(help=_per_data("batch_size"), rich_help_panel=TRAINING)
+    ] = None,
     seeds: Annotated[
         int, typer.Option(help="Runs per scheme: seeds 0, 1, ...", rich_help_panel=TRAINING)
     ] = 1,

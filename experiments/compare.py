@@ -46,7 +46,7 @@ class Options:
     schemes: tuple[str, ...]
     epochs: int | None
     learning_rate: float | None
-    batch_size: int
+    batch_size: int | None
     seeds: int
     gamma: float
     decay: float
@@ -144,6 +144,7 @@ def show(measured: Outcome, folder: Path) -> None:
 def _config(options: Options, comparison: Comparison) -> dict[str, Any]:
     given = asdict(options)
     engine, source = given.pop("engine"), options.source.config()
+    del given["source"]
     return {
         "backend": engine.pop("framework"),
         **engine,
@@ -153,6 +154,7 @@ def _config(options: Options, comparison: Comparison) -> dict[str, Any]:
         "schemes": list(options.schemes),
         "epochs": comparison.recipe.epochs,
         "learning_rate": comparison.recipe.learning_rate,
+        "batch_size": comparison.recipe.batch_size,
         "data_fingerprint": comparison.fingerprint,
     }
 

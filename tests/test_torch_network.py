@@ -19,7 +19,6 @@ from networks import (
 
 torch = pytest.importorskip("torch")
 
-from torch.nn import functional as F  # noqa: E402, N812
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from loss_balance.experiments.torch_probe import TorchProbe, native  # noqa: E402
