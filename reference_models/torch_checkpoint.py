@@ -23,7 +23,7 @@ def recompute(part: nn.Module, features: Any) -> Any:
     """`part(features)`, of maps in pieces; of a unit that concatenates only what it adds."""
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if not torch.compiler.is_compiling():  # compiled, statistics are written once anyway
-        options["context_fn"] = lambda: (nullcontext(), _statistics_kept(part))
+        options["context_fn"] = lambda: (nullcontext(), _buffers_kept(part))
     return checkpoint(_run, part, features, **options)
 
 
@@ -54,13 +54,17 @@ def _joined(pieces: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 @contextmanager
-def _statistics_kept(part: nn.Module) -> Iterator[None]:
+def _buffers_kept(part: nn.Module) -> Iterator[None]:
     """Computed again, a batch must not enter the running statistics a second time."""
-    norms: list[Any] = [m for m in part.modules() if getattr(m, "track_running_stats", False)]
-    for norm in norms:
-        norm.track_running_stats = False
+    kept = [
+        (module, name, buffer)
+        for module in part.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    for module, name, buffer in kept:
+        setattr(module, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for module, name, buffer in kept:
+            setattr(module, name, buffer)
