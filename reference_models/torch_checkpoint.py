@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from loss_balance.reference_models.torch_multiscale import MultiScaleUnit
 from loss_balance.reference_models.torch_units import DenseUnit
 
+CONCATENATING = (DenseUnit, MultiScaleUnit)
+
 
 def recompute(part: nn.Module, features: Any) -> Any:
     """`part(features)`, of maps in pieces; of a unit that concatenates only what it adds."""
@@ -44,7 +46,8 @@ def recompute_unit(unit: nn.Module, features: Any) -> Any:
 
 def _run(part: nn.Module, features: Any) -> Any:
     maps: Any = [_joined(x) for x in features] if isinstance(features, list) else _joined(features)
-    return part.grow(maps) if isinstance(part, DenseUnit | MultiScaleUnit) else part(maps)
+    # Called as a module, not by a method: hooks, those of FSDP among them, must run.
+    return part(maps, only_new=True) if isinstance(part, CONCATENATING) else part(maps)
 
 
 def _joined(pieces: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -118,6 +118,17 @@ def test_an_error_in_the_backward_pass_leaves_the_statistics_in_place():
     assert counted_batches(net) == {2}
 
 
+@all_kinds
+def test_hooks_of_every_part_run_where_checkpointed(spec):
+    net, run = filled(spec, checkpoint=True), []
+    parts = [net.stem, *net.units, *net.exits.values()]
+    for part in parts:
+        part.register_forward_hook(lambda part, *_: run.append(part))
+    net(native(random_batch(spec)[0]))
+    assert set(run) == set(parts)
+    assert len(run) == len(parts)
+
+
 class LiveMemory(TorchDispatchMode):
     """Bytes of the tensors made under it that are alive, and the most there were."""
 
