@@ -62,7 +62,6 @@ class TensorFlowProbe:
         balance, optimizer = Balancer(scheme), keras.optimizers.SGD(learning_rate)
         optimizer.build(net.trainable_variables)
 
-        @tf.function
         def step() -> tf.Tensor:
             with tf.GradientTape() as tape:
                 losses = tf.stack(cross_entropies(net(images, training=True), labels))
@@ -71,7 +70,8 @@ class TensorFlowProbe:
             optimizer.apply(tape.gradient(total, [v.value for v in variables]), variables)
             return losses
 
-        return np.array([step().numpy() for _ in range(steps)], np.float64)
+        compiled = tf.function(step)
+        return np.array([compiled().numpy() for _ in range(steps)], np.float64)
 
 
 def cross_entropies(answers: list[Any], labels: Labels) -> list[Any]:
