@@ -23,17 +23,21 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def use_one_thread() -> None:
-    """For all runs of this process; RuntimeError if TensorFlow runs with more already."""
+    """For all runs of this process; RuntimeError if TensorFlow computes with more already.
+
+    Runs may share a GPU, so none takes most of its memory in advance.
+    """
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
 
 
 class TensorFlowLearner:
     """Network, SGD and balancer of one run; the training split lives on the device too."""
 
     def __init__(self, run: Run, data: Dataset) -> None:
-        _check_environment(run.engine.device)
-        self.device = "GPU:0" if run.engine.device == "cuda" else "CPU:0"
+        self.device = _device(run.engine.device)
         self.recipe = run.recipe
         with tf.device(self.device):
             self.net = AnytimeNet(run.spec, run.seed, dtype=POLICIES[run.engine.precision])
@@ -160,17 +164,14 @@ def exit_losses(logits: Any, labels: Any) -> Any:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(repeated, logits)
 
 
-def _check_environment(device: str) -> None:
-    """What the user can put right is right; UserError if not."""
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(
-            f"Keras runs on {keras.backend.backend()} here: set KERAS_BACKEND=tensorflow"
-        )
-    gpus = tf.config.list_physical_devices("GPU")
-    if device == "cuda" and not gpus:
+def _device(name: str) -> str:
+    """TensorFlow's name for it; UserError if it is not there, or Keras runs on another backend."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise UserError(f"Keras must run on TensorFlow here, got {backend}: see KERAS_BACKEND")
+    if name == "cuda" and not tf.config.list_physical_devices("GPU"):
         raise UserError("no CUDA device is at hand: choose --device cpu")
-    for gpu in gpus:  # else the first of several runs takes all memory
-        tf.config.experimental.set_memory_growth(gpu, True)
+    return {"cpu": "CPU:0", "cuda": "GPU:0"}[name]
 
 
 def _tensor(array: NDArray[Any] | None) -> Any:
