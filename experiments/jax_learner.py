@@ -22,7 +22,7 @@ from loss_balance.experiments import feed
 from loss_balance.experiments.augment import Constants, augmented, constants, standardised
 from loss_balance.experiments.data import Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.learner import Arrays
+from loss_balance.experiments.learner import Arrays, prefixed, under
 from loss_balance.experiments.training import Run
 from loss_balance.reference_models.jax import AnytimeNet
 
@@ -135,20 +135,20 @@ class JaxLearner:
         momenta = optax.tree_utils.tree_get(self.carried.optimizer, "trace")
         momentum = self.structure.net(momenta, self.carried.statistics).dump_weights()
         return {
-            **_prefixed("net", self.weights()),
-            **_prefixed("momentum", {name: momentum[name] for name in self.spec.parameters()}),
-            **_prefixed("balance", export_state(self.carried.balance)),
+            **prefixed("net", self.weights()),
+            **prefixed("momentum", {name: momentum[name] for name in self.spec.parameters()}),
+            **prefixed("balance", export_state(self.carried.balance)),
         }
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         net, other = self._net(), self._net()
-        net.load_weights(_under("net", state))
+        net.load_weights(under("net", state))
         _, parameters, statistics = _taken_apart(net)
         still = {name: state[f"net/{name}"] for name in self.spec.statistics()}
-        other.load_weights({**still, **_under("momentum", state)})
+        other.load_weights({**still, **under("momentum", state)})
         _, momenta, _ = _taken_apart(other)
         optimizer = optax.tree_utils.tree_set(self.carried.optimizer, trace=momenta)
-        balanced = import_state(_under("balance", state), self.scheme)
+        balanced = import_state(under("balance", state), self.scheme)
         self.carried = self._on_device(Carried(parameters, statistics, optimizer, balanced))
 
     def _net(self) -> AnytimeNet:
@@ -237,12 +237,3 @@ def _device(name: str) -> jax.Device:
         return jax.devices({"cpu": "cpu", "cuda": "gpu"}[name])[0]
     except RuntimeError as error:
         raise UserError("no CUDA device is at hand: choose --device cpu") from error
-
-
-def _prefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    return {f"{prefix}/{name}": array for name, array in arrays.items()}
-
-
-def _under(prefix: str, state: Mapping[str, NDArray[Any]]) -> Arrays:
-    start = f"{prefix}/"
-    return {n.removeprefix(start): a for n, a in state.items() if n.startswith(start)}
