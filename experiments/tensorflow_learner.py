@@ -16,7 +16,7 @@ from loss_balance.experiments import feed
 from loss_balance.experiments.augment import Constants, Draws, augmented, constants, standardised
 from loss_balance.experiments.data import Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.learner import Arrays
+from loss_balance.experiments.learner import Arrays, prefixed, under
 from loss_balance.experiments.training import Run
 from loss_balance.reference_models.tensorflow import AnytimeNet
 
@@ -141,18 +141,18 @@ class TensorFlowLearner:
         return self.net.dump_weights()
 
     def state(self) -> Arrays:
+        """`net`, `momentum` and `balance`, the first two under the spec's names."""
         momenta = {name: momentum.numpy() for name, momentum in self.momenta.items()}
-        parts = {
-            "net": self.net.dump_weights(),
-            "balance": self.balance.export_state(),
-            "momentum": momenta,
+        return {
+            **prefixed("net", self.weights()),
+            **prefixed("momentum", momenta),
+            **prefixed("balance", self.balance.export_state()),
         }
-        return {f"{part}/{name}": x for part, arrays in parts.items() for name, x in arrays.items()}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        momenta = _under("momentum", state)
-        self.net.load_weights(_under("net", state))
-        self.balance.import_state(_under("balance", state))
+        self.net.load_weights(under("net", state))
+        self.balance.import_state(under("balance", state))
+        momenta = under("momentum", state)
         for name, momentum in self.momenta.items():
             momentum.assign(momenta[name])
 
@@ -177,8 +177,3 @@ def _tensor(array: NDArray[Any] | None) -> Any:
     """On the current device; in 64 bits, for TensorFlow keeps int32 on the host."""
     array = np.asarray(array)
     return tf.constant(array.astype(np.int64) if array.dtype == np.int32 else array)
-
-
-def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    start = f"{prefix}/"
-    return {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
