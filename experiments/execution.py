@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as StopEvent
 from pathlib import Path
 from queue import Empty
+from types import ModuleType
 from typing import Any
 
 from loss_balance.experiments.data import Dataset, Source
@@ -135,7 +136,31 @@ def learner(run: Run, data: Dataset) -> Learner:
     Runs go side by side, so each learner keeps to one thread: more would only wait for each other.
     """
     framework = run.engine.framework
-    module = import_module(f"loss_balance.experiments.{framework}_learner")
+    module = _module(framework)
     module.use_one_thread()
     made: Learner = getattr(module, LEARNERS[framework])(run, data)
     return made
+
+
+def _module(framework: str) -> ModuleType:
+    """The learner's module; whatever the user's Keras runs on elsewhere, here it is TensorFlow."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    with _silent_libraries():
+        return import_module(f"loss_balance.experiments.{framework}_learner")
+
+
+@contextlib.contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Drops what is written to stderr beneath Python; errors still come as exceptions.
+
+    TensorFlow greets every process, at any log level, and would do so amid the progress bars.
+    """
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
