@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from loss_balance.experiments.ensemble import Combined, Curve, Unit
 from loss_balance.experiments.plots import COLORS, MILLION
@@ -17,6 +17,8 @@ LABELS: dict[Unit, str] = {
     "multiply_adds": "budget, million multiply-adds",
     "milliseconds": "budget, milliseconds for one image",
 }
+
+FORMAT = StrMethodFormatter("{x:g}")
 
 
 def draw(combined: Combined) -> bytes:
@@ -27,7 +29,8 @@ def draw(combined: Combined) -> bytes:
         _panel(left, combined, "multiply_adds")
         _panel(right, combined, "milliseconds")
         left.set_ylabel("test error, %")
-        left.legend()
+        handles, labels = left.get_legend_handles_labels()
+        left.legend(handles[::-1], labels[::-1])
         data = io.BytesIO()
         figure.savefig(data, format="png", dpi=120, metadata={"Software": None})
     return data.getvalue()
@@ -39,7 +42,7 @@ def _panel(axes: Axes, combined: Combined, unit: Unit) -> None:
         label, style = _style(curve)
         shown = None if label in labelled else label
         labelled.add(label)
-        if curve.kind == "single":
+        if curve.kind in ("single", "opt"):  # every exit, used or not
             member = curve.members[0]
             costs, errors = list(member.costs(unit)), list(member.test_error)
         else:
@@ -52,7 +55,11 @@ def _panel(axes: Axes, combined: Combined, unit: Unit) -> None:
         scale = MILLION if unit == "multiply_adds" else 1.0
         axes.plot([cost / scale for cost in costs], [100 * e for e in errors], label=shown, **style)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FORMAT)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(LABELS[unit])
 
 

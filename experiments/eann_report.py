@@ -115,10 +115,7 @@ def order(ensemble: Curve) -> Rows:
 
 def heading(ensemble: Curve) -> str:
     """The title of the table of `order`."""
-    return (
-        f"{ensemble.name}: the order. M is million multiply-adds since the start; errors are those "
-        "of the network's last used answer"
-    )
+    return f"{ensemble.name}: the order (M: million multiply-adds since the start)"
 
 
 def _ranges(exits: list[int]) -> str:
@@ -135,10 +132,8 @@ def _ranges(exits: list[int]) -> str:
     )
 
 
-COST = ["ensemble", "unit", "total", "of largest", "worst", "mean", "theory: worst", "mean"]
-COST_HEADING = (
-    "Total cost and cost inflation: by what factor it costs more than a network made for it"
-)
+COST = ["ensemble", "unit", "total", "of largest", "worst", "mean", "theory, worst", "mean"]
+COST_HEADING = "Total cost, and cost inflation as measured and in theory"
 
 
 def costs(combined: Combined) -> Rows:
@@ -191,14 +186,15 @@ def findings(combined: Combined, setting: Setting) -> list[str]:
     lines += [_against(combined, best, largest), _against(combined, best, combined.linear)]
     theory = eann.cost_inflation(best.base)
     lines.append(
-        f"Costs grow by {', '.join(f'{ratio:.2f}' for ratio in best.ratios)}; the theory's figures "
-        f"are for {best.base:.2f}: at most {theory.worst:.2f} times the cost of a network made for "
-        f"the budget, {theory.mean:.2f} on average."
+        "Inflation is the cost by which an ensemble first errs as little over that of the cheapest "
+        f"single network that does. Costs grow by {', '.join(f'{r:.2f}' for r in best.ratios)}; in "
+        f"theory {best.base:.2f} each time costs at most {theory.worst:.2f} times as much, "
+        f"{theory.mean:.2f} times on average."
     )
     lines.append(_linear(combined))
     lines.append(
-        "Answers are used if their error on held-out training images is below all before; the "
-        "errors above are on the test images."
+        "Answers are used if their error on held-out training images (validation) is below all "
+        "before; what is compared is the error on the test images."
     )
     lines.append(
         f"Milliseconds: one image in {setting.framework}, on this machine, in one thread, median "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from loss_balance.experiments.data import Dataset, Source
 from loss_balance.experiments.engine import Engine, check_installed
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.execution import use_one_thread
-from loss_balance.experiments.network_verification import probe_of
 from loss_balance.experiments.preparation import Preparation
 from loss_balance.reference_models.config import from_config
 from loss_balance.reference_models.spec import AnytimeSpec
@@ -50,17 +50,19 @@ class Network:
     def __init__(self, spec: AnytimeSpec, framework: str, weights: Path) -> None:
         check_installed(framework)
         use_one_thread(framework)
-        self._probe = probe_of(framework)
-        self._net = self._probe.network(spec)
+        self._net = import_module(f"loss_balance.reference_models.{framework}").AnytimeNet(spec)
         self._net.load_weights(read_npz(weights))
+        self._native: Callable[[NDArray[np.float32]], Any] = lambda images: images
+        if framework == "torch":
+            self._net.requires_grad_(requires_grad=False)
+            self._native = import_module("loss_balance.experiments.torch_probe").native
+        if framework != "tensorflow":  # where each call says whether it trains
+            self._net.eval()
 
     def anytime(self, images: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
         """Logits (B, num_classes), one exit at a time."""
-        return self._probe.anytime(self._net, images)
-
-    def __call__(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Logits of every exit."""
-        return self._probe.predict(self._net, images)
+        for logits in self._net.anytime(self._native(images)):
+            yield logits.numpy() if hasattr(logits, "numpy") else np.asarray(logits)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Trained:
         """Error rate of each exit over the test split of `data`."""
         wrong = np.zeros(len(self.spec.exits))
         for images, labels in feed.evaluation(data, data.x_test, data.y_test):
-            answers = self.network(self.preparation.standardise(images))
+            answers = self.network.anytime(self.preparation.standardise(images))
             wrong += [(logits.argmax(axis=1) != labels).sum() for logits in answers]
         return tuple((wrong / len(data.y_test)).tolist())
 
