@@ -38,9 +38,11 @@ class Training:
                 "--networks must be two or more different ones, with commas, got "
                 f"{', '.join(self.networks) or 'none'}"
             )
+        shared = tuple(name for name in self.options.schemes if name != OPT)
+        if not shared:
+            raise UserError("--schemes needs a scheme beside opt, which trains no anytime network")
         plans = {name: self._plan(name, self.options.schemes, data) for name in self.networks}
         largest = max(plans, key=lambda name: plans[name].spec.costs()[-1].multiply_adds)
-        shared = tuple(name for name in self.options.schemes if name != OPT)
         runs = []
         for name in plans:
             chosen = plans[name] if name == largest else self._plan(name, shared, data)

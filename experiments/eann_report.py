@@ -81,7 +81,7 @@ def _curve(combined: Combined, curve: Curve) -> dict[str, Any]:
             "mean_test_error": combined.mean_error(curve, unit),
         }
         if curve.kind == "eann":
-            found[unit]["cost_inflation"] = asdict(combined.inflation(curve, unit))
+            found[unit]["cost_inflation"] = combined.inflation(curve, unit)._asdict()
     if curve.kind == "eann":
         theory = eann.cost_inflation(curve.base)
         found |= {"ratios": curve.ratios, "base": curve.base, "theory": theory._asdict()}

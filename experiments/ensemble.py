@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -89,8 +89,7 @@ class Curve:
         return float(np.prod(self.ratios) ** (1 / len(self.ratios)))
 
 
-@dataclass(frozen=True)
-class Inflation:
+class Inflation(NamedTuple):
     """By what factor an ensemble costs more than the cheapest network that errs as little."""
 
     worst: float
