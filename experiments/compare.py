@@ -145,6 +145,7 @@ def config_of(options: Options, comparison: Comparison) -> dict[str, Any]:
     """What `config.json` of the command keeps: equal ones train the same runs."""
     given = asdict(options)
     engine, source = given.pop("engine"), options.source.config()
+    del given["source"]  # with its path, which JSON cannot hold
     return {
         "backend": engine.pop("framework"),
         **engine,

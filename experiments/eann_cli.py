@@ -25,9 +25,7 @@ def eann(
     context: typer.Context,
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[RUN]...", help="Folders of finished runs, trained with --validation."
-        ),
+        typer.Argument(metavar="RUN", help="Folders of finished runs, trained with --validation."),
     ] = None,
     networks: Annotated[
         str,
@@ -117,12 +115,13 @@ def eann(
 ) -> None:
     """Combine networks of growing cost into an anytime ensemble (EANN), and measure it.
 
-    Without RUN it trains the networks first, with each scheme; a tenth of the training images,
-    5,000 at most, is held out to choose which exits' answers are used. RUNs are combined as they
-    are; those of one exit are the ordinary networks to compare with.
+    Without RUN it trains the networks first, with each scheme.
 
-    Prints the order, the exits used and the costs, and writes summary.json, eann.png and eann.html
-    to --out.
+    A tenth of the training images, 5,000 at most, chooses which answers are used.
+
+    RUNs are combined as they are; those of one exit are ordinary networks to compare with.
+
+    Prints order, used exits and costs; writes summary.json, eann.png and eann.html to --out.
     """
     if repeats < 1:
         raise UserError(f"--repeats must be a whole number of at least 1, got {repeats}")

@@ -29,8 +29,9 @@ def predict(
 ) -> None:
     """Answer for one image by a deadline: the class, the exit that gave it, and the time.
 
-    The clock starts when network and image are loaded and the network has warmed up. An exit that
-    would overrun the deadline is not begun; only the first one is computed in any case.
+    The clock starts when network and image are loaded and the network has warmed up.
+
+    An exit that would overrun the deadline is not begun; only the first one is always computed.
     """
     limit = None if deadline is None else seconds(deadline)
     predict_command.show(predict_command.predict(run, image, limit), limit)
