@@ -15,12 +15,13 @@ SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     image: Annotated[
         str,
         typer.Argument(
+            metavar="IMAGE",
             help="An image file, a .npy of the network's input shape in the training images' "
-            "values, or test:17 for an image of the test split."
+            "values, or test:17 for an image of the test split.",
         ),
     ],
     deadline: Annotated[
