@@ -125,6 +125,17 @@ def _load(source: Source) -> Dataset:
     return source.load()
 
 
+def use_one_thread(framework: str) -> None:
+    """For all that the framework computes in this process; before it computes anything."""
+    _module(framework).use_one_thread()
+
+
+def cores() -> int:
+    """How many cores this process may use; macOS and Windows only know how many there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def _readers(data: Dataset) -> int:
     """Processes that read a streamed set, which is trained alone on its machine."""
     return max(1, (os.cpu_count() or 1) - 1) if data.streamed else 0
@@ -136,9 +147,8 @@ def learner(run: Run, data: Dataset) -> Learner:
     Runs go side by side, so each learner keeps to one thread: more would only wait for each other.
     """
     framework = run.engine.framework
-    module = _module(framework)
-    module.use_one_thread()
-    made: Learner = getattr(module, LEARNERS[framework])(run, data)
+    use_one_thread(framework)
+    made: Learner = getattr(_module(framework), LEARNERS[framework])(run, data)
     return made
 
 
