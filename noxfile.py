@@ -20,7 +20,7 @@ EXTRAS = {
 }
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
-    "torch": "torch,sklearn,typer",
+    "torch": "torch,sklearn,typer,grain,pooch,PIL,scipy",
     "tensorflow": "tensorflow,keras",
     "jax": "jax,flax,orbax.checkpoint",
 }
@@ -84,6 +84,13 @@ def verify(session: nox.Session) -> None:
     """All frameworks in one environment, each in a process of its own, against one oracle."""
     install(session, ALL)
     session.run("loss-balance", "verify", *(session.posargs or ["--sequences", "50"]))
+
+
+@nox.session
+def eann(session: nox.Session) -> None:
+    """The paper's Fig. 5a on digit-pairs; arguments after -- go to `loss-balance eann`."""
+    install(session, "[torch,experiments]")
+    session.run("loss-balance", "eann", *(session.posargs or ["--overwrite"]))
 
 
 @nox.session

@@ -45,10 +45,13 @@ def python(content: bytes, label_key: str) -> Records:
     batch = unpickle(content)
     if not isinstance(batch, dict):
         raise ValueError(f"hold a dict, got a {type(batch).__name__}")
-    named = {key.decode() if isinstance(key, bytes) else key: batch[key] for key in batch}
+    named = {k.decode(errors="replace") if isinstance(k, bytes) else k: batch[k] for k in batch}
     if "data" not in named or label_key not in named:
         raise ValueError(f"have the keys data and {label_key}, got {sorted(map(str, named))}")
-    pixels, labels = np.array(named["data"]), np.array(named[label_key])
+    try:
+        pixels, labels = np.array(named["data"]), np.array(named[label_key])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"hold an array and a list of whole numbers, got: {error}") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != PIXELS or not pixels.size:
         raise ValueError(f"hold data as uint8 (N, {PIXELS}), got {pixels.dtype} {pixels.shape}")
     if labels.dtype.kind not in "ui" or labels.shape != pixels.shape[:1]:
@@ -81,9 +84,11 @@ class Cifar:
     layouts: tuple[Layout, ...]  # the first is the one to download
     train_images: int = 50_000
     test_images: int = 10_000
+    class_names: tuple[str, ...] = ()
 
 
 # The checksums are those on the home page (MD5) and in TensorFlow Datasets (SHA-256).
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 CIFAR10 = Cifar(
     "cifar10",
     10,
@@ -106,6 +111,7 @@ CIFAR10 = Cifar(
             partial(python, label_key="labels"),
         ),
     ),
+    class_names=tuple(CIFAR10_CLASSES.split()),
 )
 CIFAR100 = Cifar(
     "cifar100",
@@ -160,7 +166,9 @@ def read(cifar: Cifar, path: Path, *, download: bool = False) -> Splits:
     records = {name: _parsed(cifar, layout, name, contents[name], place) for name in contents}
     x_train, y_train = _joined(records, layout.train, place, cifar.train_images)
     x_test, y_test = _joined(records, (layout.test,), place, cifar.test_images)
-    return Splits(x_train, y_train, x_test, y_test, cifar.num_classes)
+    return Splits(
+        x_train, y_train, x_test, y_test, cifar.num_classes, class_names=cifar.class_names
+    )
 
 
 def _find(cifar: Cifar, path: Path) -> tuple[Path, Layout, dict[str, bytes]] | None:

@@ -21,8 +21,11 @@ from loss_balance.experiments import options as opts
 from loss_balance.experiments import paper_cli
 from loss_balance.experiments import verify as verifying
 from loss_balance.experiments.data import Source
+from loss_balance.experiments.eann_cli import eann
 from loss_balance.experiments.engine import engine
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.execution import cores
+from loss_balance.experiments.predict_cli import predict
 
 app = typer.Typer(
     add_completion=False,
@@ -109,12 +112,16 @@ def compare(
         decay=decay,
         final_weight=final_weight,
     )
-    workers = opts.cores() if jobs is None else jobs
+    workers = cores() if jobs is None else jobs
     finished = comparing.compare(
         options, out, workers, resume=resume, overwrite=overwrite, download=download
     )
     if not finished:
         raise typer.Exit(130)
+
+
+app.command()(eann)
+app.command()(predict)
 
 
 @app.command()

@@ -58,8 +58,8 @@ def compare(
     check_jobs(workers)
     data = options.source.load(download=download)
     comparison = plan(options, data)
-    config = _config(options, comparison)
-    claim_output(folder, config, "comparison", ["runs"], resume=resume, overwrite=overwrite)
+    config = config_of(options, comparison)
+    claim_output(folder, config, ["runs"], resume=resume, overwrite=overwrite)
     images = {options.source: len(data.y_train)}
     try:
         results = execute_with_bars(comparison.runs(), folder / "runs", workers, images, console)
@@ -128,9 +128,11 @@ def show(measured: Outcome, folder: Path) -> None:
     console.print(f"Report: {folder / 'report.html'}   Curves: {folder / 'curves.png'}")
 
 
-def _config(options: Options, comparison: Comparison) -> dict[str, Any]:
+def config_of(options: Options, comparison: Comparison) -> dict[str, Any]:
+    """What `config.json` of the command keeps: equal ones train the same runs."""
     given = asdict(options)
     engine, source = given.pop("engine"), options.source.config()
+    del given["source"]  # with its path, which JSON cannot hold
     return {
         "backend": engine.pop("framework"),
         **engine,

@@ -19,7 +19,8 @@ Labels = NDArray[np.int64]
 Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]  # (mean, std) to standardise with
 
 SPLIT_SEED = 0  # of every draw that decides which images are where: fixed for good
-HELD_OUT = 5000  # training images held out for validation (paper, Section 5.1, footnote 1)
+HELD_OUT = 5000  # training images held out for validation (paper, Section 5.1, footnote 1), or
+HELD_OUT_SHARE = 10  # one in ten of them where that is less; of CIFAR both are the same
 SIDE = 224  # of the images of a streamed set, once cropped (paper, footnote 2)
 
 
@@ -32,6 +33,7 @@ class Splits(NamedTuple):
     y_test: Labels
     num_classes: int
     root: Path | None = None  # of a streamed set
+    class_names: tuple[str, ...] = ()  # in the order of the labels; none if not known
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Dataset:
     std: NDArray[np.float32]  # (C,) or (H, W, C)
     augmentation: Augmentation
     root: Path | None = None
+    class_names: tuple[str, ...] = ()  # in the order of the labels; none if not known
 
     @property
     def streamed(self) -> bool:
@@ -84,17 +87,20 @@ class Dataset:
 
 
 def hold_out(name: str, splits: Splits) -> Splits:
-    """The last 5,000 training images become the test split; the test images go unused.
+    """The last tenth of the training images, 5,000 at most, become the test split.
+
+    The test images go unused.
 
     Raises:
-        UserError: there are no more than 5,000.
+        UserError: there are fewer than ten.
     """
     count = len(splits.y_train)
-    if count <= HELD_OUT:
+    held_out = min(HELD_OUT, count // HELD_OUT_SHARE)
+    if not held_out:
         raise UserError(
-            f"--validation needs more than {HELD_OUT} training images, {name} has {count}"
+            f"--validation needs at least {HELD_OUT_SHARE} training images, {name} has {count}"
         )
-    cut = count - HELD_OUT
+    cut = count - held_out
     return splits._replace(
         x_train=splits.x_train[:cut],
         y_train=splits.y_train[:cut],
@@ -105,10 +111,9 @@ def hold_out(name: str, splits: Splits) -> Splits:
 
 def per_channel(x: Images) -> Statistics:
     """Mean and standard deviation of each channel, for zero mean and unit variance, (C,)."""
-    count = x.size // x.shape[-1]
-    mean = _sum(x, (0, 1, 2)) / count
-    squares = sum(((part - mean) ** 2).sum(axis=(0, 1, 2)) for part in _widened(x))
-    std = np.sqrt(squares / count).astype(np.float32)
+    mean = _mean_image(x).mean(axis=(0, 1))
+    squares = sum(((part - mean) ** 2).sum(axis=0) for part in _widened(x))
+    std = np.sqrt((squares / len(x)).mean(axis=(0, 1))).astype(np.float32)
     return mean.astype(np.float32), np.where(std > 0, std, np.float32(1))
 
 
@@ -119,16 +124,15 @@ def per_pixel(x: Images) -> Statistics:
     way, which it cites. The authors' code takes the mean over test images too, here it is over the
     training images alone.
     """
-    mean = (_sum(x, (0,)) / len(x)).astype(np.float32)
-    return mean, np.full(x.shape[-1], 128, np.float32)
+    return _mean_image(x).astype(np.float32), np.full(x.shape[-1], 128, np.float32)
 
 
-def _sum(x: Images, axis: tuple[int, ...]) -> NDArray[np.float64]:
-    total: NDArray[np.float64] = np.sum([part.sum(axis=axis) for part in _widened(x)], axis=0)
-    return total
+def _mean_image(x: Images) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.sum([part.sum(axis=0) for part in _widened(x)], axis=0)
+    return total / len(x)
 
 
-def _widened(x: Images, size: int = 4096) -> Iterator[NDArray[np.float64]]:
+def _widened(x: Images, size: int = 1024) -> Iterator[NDArray[np.float64]]:
     """The images in float64, a few at a time: all of SVHN would be 15 GB."""
     for start in range(0, len(x), size):
         yield x[start : start + size].astype(np.float64)

@@ -42,3 +42,14 @@ class Learner(Protocol):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """The inverse of `state`; ValueError or KeyError if it does not fit."""
+
+
+def prefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """The arrays as a part of a `state`."""
+    return {f"{prefix}/{name}": array for name, array in arrays.items()}
+
+
+def under(prefix: str, state: Mapping[str, NDArray[Any]]) -> Arrays:
+    """The inverse of `prefixed`."""
+    start = f"{prefix}/"
+    return {n.removeprefix(start): a for n, a in state.items() if n.startswith(start)}

@@ -64,7 +64,7 @@ def _checked_split(
         rule, got = f"x_{split} must be images (N, H, W, C) or (N, H, W)", f"{x.dtype} {x.shape}"
     elif y.shape != x.shape[:1] or y.dtype.kind not in "ui":
         rule, got = f"y_{split} must be {len(x)} whole numbers", f"{y.dtype} {y.shape}"
-    elif not np.isfinite(x).all():
+    elif x.dtype.kind == "f" and not np.isfinite(x).all():
         rule, got = f"x_{split} must be finite", "NaN or infinity"
     elif y.min() < 0:
         rule, got = f"y_{split} must hold classes from 0 on", str(y.min())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -26,12 +25,6 @@ def _per_data(name: str) -> str:
     return f"Default: {usual}; {each}."
 
 
-def cores() -> int:
-    """How many cores this process may use; macOS and Windows only know how many there are."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def names(text: str) -> tuple[str, ...]:
     """What stands between the commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -49,7 +42,10 @@ DataPath = Annotated[
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch what is missing at --path.")]
 Validation = Annotated[
-    bool, typer.Option("--validation", help="Test on the last 5,000 training images.")
+    bool,
+    typer.Option(
+        "--validation", help="Test on the last tenth of the training images, 5,000 at most."
+    ),
 ]
 Augment = Annotated[
     str | None,

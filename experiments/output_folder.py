@@ -15,7 +15,6 @@ from loss_balance.experiments.run_folder import write_json
 def claim_output(
     folder: Path,
     config: dict[str, Any],
-    kind: str,
     discards: Sequence[str],
     *,
     resume: bool,
@@ -24,9 +23,8 @@ def claim_output(
     """Makes `folder` the one of `config`, which it then holds as config.json.
 
     Args:
-        folder: new, empty, or of the same kind.
+        folder: new, empty, or of the same command.
         config: what JSON holds; what is resumed must have begun with the same.
-        kind: "comparison" or "run", for the messages.
         discards: files and folders in `folder` that go with `overwrite`.
         resume: go on with what is there.
         overwrite: discard what is there.
@@ -38,17 +36,20 @@ def claim_output(
         raise UserError("--resume and --overwrite exclude each other: choose one")
     file = folder / "config.json"
     if file.exists():
+        before = json.loads(file.read_text())
+        if overwrite and set(before) != set(config):
+            raise UserError(f"--overwrite discards what this command left, {folder} is another's")
         if overwrite:
             _discard(folder, discards)
         elif not resume:
             raise UserError(
-                f"{folder} holds a {kind} already: continue it with --resume, discard it with "
+                f"{folder} holds runs already: continue it with --resume, discard it with "
                 "--overwrite, or choose another --out"
             )
         else:
-            _check_same(folder, json.loads(file.read_text()), json.loads(json.dumps(config)))
+            _check_same(folder, before, json.loads(json.dumps(config)))
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out must be a new or empty folder or a {kind}'s, got {folder}")
+        raise UserError(f"--out must be a new or empty folder or one of this command, got {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, config)
 

@@ -9,6 +9,7 @@ import typer
 
 from loss_balance.experiments import options as opts
 from loss_balance.experiments.engine import engine
+from loss_balance.experiments.execution import cores
 from loss_balance.experiments.paper_settings import SCALES
 
 app = typer.Typer(
@@ -94,7 +95,7 @@ def _redo(name: str, summary: str) -> None:
             decay=decay,
             final_weight=final_weight,
         )
-        if not paper.redo(name, request, out, opts.cores() if jobs is None else jobs):
+        if not paper.redo(name, request, out, cores() if jobs is None else jobs):
             raise typer.Exit(130)
 
     command.__doc__ = summary

@@ -13,15 +13,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import grain
 import numpy as np
-from absl import flags
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageStat
 
 from loss_balance.experiments.augment import generator
 from loss_balance.experiments.dataset import SIDE, Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
+
+try:
+    import grain
+    from absl import flags  # one of Grain's own needs
+    from PIL import Image, ImageEnhance, ImageStat
+except ModuleNotFoundError as error:
+    raise UserError(
+        f"image folders need {error.name}: pip install 'loss-balance[experiments]'"
+    ) from error
 
 SCALE = 256  # the shorter side of a test image, of which the centre is cropped (paper, footnote 2)
 Batch = tuple[NDArray[np.uint8], Labels]  # (B, SIDE, SIDE, 3) and (B,)

@@ -16,7 +16,7 @@ from loss_balance.experiments import feed
 from loss_balance.experiments.augment import Constants, Draws, augmented, constants, standardised
 from loss_balance.experiments.data import Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.learner import Arrays
+from loss_balance.experiments.learner import Arrays, prefixed, under
 from loss_balance.experiments.training import Run
 from loss_balance.reference_models.torch import AnytimeNet
 
@@ -114,26 +114,30 @@ class TorchLearner:
         return self.net.dump_weights()
 
     def state(self) -> Arrays:
-        tensors = {
-            **_prefixed("net", self.net.state_dict()),
-            **_prefixed("balance", self.balance.state_dict()),
-            **_prefixed("momentum", self._momenta()),
+        """`net`, `momentum` and `balance`, the first two under the spec's names."""
+        momenta = {
+            name: self.optimizer.state[parameter]["momentum_buffer"].cpu().numpy().copy()
+            for name, parameter in self._parameters().items()
         }
-        return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        return {
+            **prefixed("net", self.weights()),
+            **prefixed("momentum", momenta),
+            **prefixed("balance", self.balance.export_state()),
+        }
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
-        self.net.load_state_dict(_under("net", tensors))
-        self.balance.load_state_dict(_under("balance", tensors))
-        parameters = dict(self.net.named_parameters())
-        for name, momentum in _under("momentum", tensors).items():
-            self.optimizer.state[parameters[name]]["momentum_buffer"] = momentum.to(self.device)
+        self.net.load_weights(under("net", state))
+        self.balance.import_state(under("balance", state))
+        momenta = under("momentum", state)
+        for name, parameter in self._parameters().items():
+            if momenta[name].shape != tuple(parameter.shape):
+                raise ValueError(f"the momentum of {name} has shape {momenta[name].shape}")
+            momentum = self._on_device(momenta[name].copy())
+            self.optimizer.state[parameter]["momentum_buffer"] = momentum
 
-    def _momenta(self) -> dict[str, Tensor]:
-        return {
-            name: self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.net.named_parameters()
-        }
+    def _parameters(self) -> dict[str, Tensor]:
+        named = self.net.named_weights()
+        return {name: named[name] for name in self.net.spec.parameters()}
 
     def _on_device(self, array: NDArray[Any] | None) -> Tensor:
         return torch.as_tensor(array).to(self.device, non_blocking=True)
@@ -153,12 +157,3 @@ def _decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": kernels, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-
-
-def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}/"
-    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

@@ -1,7 +1,8 @@
 """Reads pickles that hold arrays and plain containers, and refuses all others.
 
-The one place where a pickle is read, for Krizhevsky published CIFAR as such. A pickle is a program
-that may call whatever it can name; here it can name five things, and none of them does harm.
+The one place where a pickle is read, for Krizhevsky published CIFAR as pickles too. A pickle is a
+program that may call whatever it can name. Here it can name the five things with which NumPy spells
+an array, and gets this module's own in their place: none of NumPy's code runs on its word.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import pickle
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def unpickle(content: bytes) -> Any:
-    """What was pickled: arrays, dicts, lists, tuples, strings, bytes and numbers.
+    """What was pickled: dicts, lists, tuples, strings, bytes, numbers, and what `np.array` takes.
 
     Strings of Python 2 become bytes.
 
@@ -29,6 +31,45 @@ def unpickle(content: bytes) -> Any:
         ) from error
 
 
+class _Type:
+    """`numpy.dtype`, of numbers alone."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        self.code = code.decode() if isinstance(code, bytes) else code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order = state[1]
+        self.code = (order.decode() if isinstance(order, bytes) else order) + self.code
+
+    def checked(self) -> np.dtype[Any]:
+        """What it stands for."""
+        dtype = np.dtype(self.code)
+        if dtype.kind not in "biuf":
+            raise pickle.UnpicklingError(f"an array of {dtype}")
+        return dtype
+
+
+class _Array:
+    """`numpy.ndarray`: empty at first, then filled."""
+
+    array: NDArray[Any] = np.zeros(0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, raw = state
+        self.array = _from_buffer(raw, dtype, shape, "F" if fortran else "C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.array, dtype, copy=copy)
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(raw: bytes, dtype: _Type, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
+    return np.frombuffer(raw, dtype.checked()).reshape(shape, order=order)
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """How Python 3 writes bytes for Python 2; other codecs may unpack to any size."""
     if encoding != "latin1":
@@ -36,20 +77,15 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_array = np.zeros(1)
 _ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
     ("_codecs", "encode"): _encode,
-    # NumPy's own functions for arrays, under their names before and since NumPy 2
-    **{
-        (f"numpy.{core}.multiarray", "_reconstruct"): _array.__reduce__()[0]
-        for core in ("core", "_core")
-    },
-    **{
-        (f"numpy.{core}.numeric", "_frombuffer"): _array.__reduce_ex__(5)[0]
-        for core in ("core", "_core")
-    },
+    # before and since NumPy 2
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
 }
 
 

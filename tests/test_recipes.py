@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, asdict, replace
 import pytest
 
 from loss_balance.experiments.data import NAMES
-from loss_balance.experiments.recipes import RECIPES, Recipe
+from loss_balance.experiments.recipes import RECIPES, Recipe, epoch_order
 
 PAPER = {  # data set: (epochs, falls of the learning rate)
     "cifar10": (300, (150, 225)),
@@ -74,3 +74,16 @@ def test_a_recipe_is_frozen_and_goes_into_json():
 def test_a_wrong_recipe_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**{"epochs": 4, **change})
+
+
+def test_every_epoch_has_its_own_order_and_drops_the_last_incomplete_batch():
+    recipe = Recipe(epochs=2, batch_size=4)
+    first, second = (epoch_order(0, epoch, 10, recipe) for epoch in range(2))
+    assert first.shape == (2, 4)
+    assert len(set(first.ravel())) == 8
+    assert first.tolist() != second.tolist()
+    assert epoch_order(0, 0, 10, recipe).tolist() == first.tolist()
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch():
+    assert epoch_order(0, 0, 3, Recipe(epochs=1, batch_size=4)).shape == (1, 3)

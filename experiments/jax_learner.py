@@ -1,0 +1,239 @@
+"""A `Learner` in JAX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+from numpy.typing import NDArray
+
+from loss_balance.backends.jax import balance, export_state, import_state, init, metrics
+from loss_balance.base import AnyState, Scheme
+from loss_balance.experiments import feed
+from loss_balance.experiments.augment import Constants, augmented, constants, standardised
+from loss_balance.experiments.data import Dataset, Images, Labels
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.learner import Arrays, prefixed, under
+from loss_balance.experiments.training import Run
+from loss_balance.reference_models.jax import AnytimeNet
+
+
+def use_one_thread() -> None:
+    """For all runs of this process, if it is called before JAX makes its first array.
+
+    XLA reads then how many threads its pool shall have. Its flags do not say it: with
+    `xla_cpu_multi_thread_eigen=false` jaxlib 0.10 still takes every core.
+
+    Runs may share a GPU, so none takes most of its memory in advance.
+    """
+    os.environ["NPROC"] = "1"
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+class Carried(NamedTuple):
+    """What a step changes, in the same buffers.
+
+    Lists, not Flax's states: those take as long to pass to a compiled function as a small step.
+    """
+
+    parameters: list[Array]
+    statistics: list[Array]
+    optimizer: Any
+    balance: AnyState
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A network without its arrays, equal for equal networks."""
+
+    graph: Any
+    parameters: Any
+    statistics: Any
+
+    def net(self, parameters: list[Array], statistics: list[Array]) -> AnytimeNet:
+        """The network with these arrays, in training mode."""
+        states = (self.parameters, parameters), (self.statistics, statistics)
+        net: AnytimeNet = nnx.merge(self.graph, *(jax.tree.unflatten(*state) for state in states))
+        return net
+
+
+class JaxLearner:
+    """Network, SGD and balancer of one run; the training split lives on the device too."""
+
+    def __init__(self, run: Run, data: Dataset) -> None:
+        self.device = _device(run.engine.device)
+        self.spec, self.scheme = run.spec, run.scheme
+        recipe = run.recipe
+        with jax.default_device(self.device):
+            dtype = jnp.bfloat16 if run.engine.precision == "bfloat16" else None
+            self.structure, parameters, statistics = _taken_apart(
+                AnytimeNet(run.spec, run.seed, dtype=dtype)
+            )
+            self.carried = self._on_device(
+                Carried(
+                    parameters,
+                    statistics,
+                    _sgd(recipe.momentum, recipe.weight_decay).init(parameters),
+                    init(run.scheme),
+                )
+            )
+        self._step, self._evaluate = _compiled(
+            self.structure, run.scheme, recipe.momentum, recipe.weight_decay
+        )
+        prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
+        self.constants = self._on_device(prepared)
+        self.resident = None
+        if feed.resident(data):
+            self.resident = self._on_device((data.x_train, data.y_train))
+
+    def train_epoch(
+        self, batches: Iterable[feed.Batch], rate: float, on_step: Callable[[int, float], None]
+    ) -> NDArray[np.float64]:
+        every = []
+        for step, batch in enumerate(batches):
+            split = self.resident or (batch.images, batch.labels)
+            self.carried, losses = self._step(
+                self.carried, self.constants, *split, batch.chosen, batch.draws, rate
+            )
+            every.append(losses)
+            if step % 10 == 0:  # not every step: reading the loss waits for the device
+                on_step(step, float(np.asarray(losses)[-1]))
+        mean: NDArray[np.float64] = np.mean(jax.device_get(every), axis=0, dtype=np.float64)
+        return mean
+
+    def evaluate(
+        self, batches: Iterable[tuple[Images, Labels]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        sums = np.zeros((2, len(self.spec.exits)))
+        count = 0
+        for images, labels in batches:
+            parameters, statistics, *_ = self.carried
+            sums += jax.device_get(
+                self._evaluate(parameters, statistics, self.constants, images, labels)
+            )
+            count += len(labels)
+        loss, error = sums / count
+        return loss, error
+
+    def loss_weights(self) -> list[float]:
+        return list(metrics(self.carried.balance).values())
+
+    def weights(self) -> Arrays:
+        return self._net().dump_weights()
+
+    def state(self) -> Arrays:
+        """`net`, `momentum` and `balance`, the first two under the spec's names."""
+        momenta = optax.tree_utils.tree_get(self.carried.optimizer, "trace")
+        momentum = self.structure.net(momenta, self.carried.statistics).dump_weights()
+        return {
+            **prefixed("net", self.weights()),
+            **prefixed("momentum", {name: momentum[name] for name in self.spec.parameters()}),
+            **prefixed("balance", export_state(self.carried.balance)),
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        net, other = self._net(), self._net()
+        net.load_weights(under("net", state))
+        _, parameters, statistics = _taken_apart(net)
+        still = {name: state[f"net/{name}"] for name in self.spec.statistics()}
+        other.load_weights({**still, **under("momentum", state)})
+        _, momenta, _ = _taken_apart(other)
+        optimizer = optax.tree_utils.tree_set(self.carried.optimizer, trace=momenta)
+        balanced = import_state(under("balance", state), self.scheme)
+        self.carried = self._on_device(Carried(parameters, statistics, optimizer, balanced))
+
+    def _net(self) -> AnytimeNet:
+        return self.structure.net(self.carried.parameters, self.carried.statistics)
+
+    def _on_device(self, tree: Any) -> Any:
+        return jax.device_put(tree, self.device)
+
+
+def exit_losses(logits: Array, labels: Array) -> Array:
+    """Cross-entropy of each exit and image, (num_exits, B), of logits (num_exits, B, classes)."""
+    repeated = jnp.broadcast_to(labels, logits.shape[:2])
+    losses: Array = optax.softmax_cross_entropy_with_integer_labels(logits, repeated)
+    return losses
+
+
+@lru_cache(maxsize=4)
+def _compiled(
+    structure: Structure, scheme: Scheme, momentum: float, weight_decay: float
+) -> tuple[Callable[..., tuple[Carried, Array]], Callable[..., tuple[Array, Array]]]:
+    """(training step, evaluation), the same for runs that differ in seed or learning rate alone."""
+    optimizer = _sgd(momentum, weight_decay)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(
+        carried: Carried,
+        constants: Constants,
+        images: Array,
+        labels: Array,
+        index: Array,
+        draws: Any,
+        rate: Any,
+    ) -> tuple[Carried, Array]:
+        x = augmented(images, index, draws, constants, jnp)
+
+        def weighted(parameters: list[Array]) -> Any:
+            net = structure.net(parameters, carried.statistics)
+            losses = exit_losses(_logits(net, x), labels[index]).mean(axis=1)
+            total, balanced = balance(losses, carried.balance, scheme)
+            return total, (losses, jax.tree.leaves(nnx.state(net, nnx.BatchStat)), balanced)
+
+        gradients, (losses, statistics, balanced) = jax.grad(weighted, has_aux=True)(
+            carried.parameters
+        )
+        updates, state = optimizer.update(gradients, carried.optimizer, carried.parameters)
+        parameters = jax.tree.map(lambda p, u: p - rate * u, carried.parameters, updates)
+        return Carried(parameters, statistics, state, balanced), losses
+
+    @jax.jit
+    def evaluate(
+        parameters: list[Array],
+        statistics: list[Array],
+        constants: Constants,
+        images: Array,
+        labels: Array,
+    ) -> tuple[Array, Array]:
+        net = structure.net(parameters, statistics)
+        net.eval()  # type: ignore[no-untyped-call]
+        logits = _logits(net, standardised(images, constants, jnp))
+        wrong = logits.argmax(axis=2) != labels
+        return exit_losses(logits, labels).sum(axis=1), wrong.sum(axis=1)
+
+    return step, evaluate
+
+
+def _logits(net: AnytimeNet, x: Array) -> Array:
+    """(num_exits, B, num_classes) in float32, of standardised images (B, H, W, C)."""
+    return jnp.stack(net(x)).astype(jnp.float32)
+
+
+def _sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """What to subtract, times the learning rate; weight decay is on kernels alone."""
+    decayed = optax.add_decayed_weights(weight_decay, mask=lambda ps: [p.ndim > 1 for p in ps])
+    return optax.chain(decayed, optax.trace(momentum))
+
+
+def _taken_apart(net: AnytimeNet) -> tuple[Structure, list[Array], list[Array]]:
+    """(structure, parameters, running statistics)."""
+    graph, *states = nnx.split(net, nnx.Param, nnx.BatchStat)
+    (parameters, first), (statistics, second) = map(jax.tree.flatten, states)
+    return Structure(graph, first, second), parameters, statistics
+
+
+def _device(name: str) -> jax.Device:
+    try:
+        return jax.devices({"cpu": "cpu", "cuda": "gpu"}[name])[0]
+    except RuntimeError as error:
+        raise UserError("no CUDA device is at hand: choose --device cpu") from error

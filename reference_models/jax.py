@@ -1,0 +1,226 @@
+"""The reference networks for JAX (Flax NNX): images (B, H, W, C), logits (B, num_classes)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+try:
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "loss_balance.reference_models.jax needs JAX and Flax: pip install 'loss-balance[jax]'"
+    ) from error
+from jax import Array
+
+from loss_balance.reference_models.jax_checkpoint import recomputed
+from loss_balance.reference_models.jax_units import KINDS
+from loss_balance.reference_models.spec import AnytimeSpec
+from loss_balance.reference_models.weights import Weights, check, initialise
+
+
+class AnytimeNet(nnx.Module):
+    """A network that predicts after several of its units.
+
+        net = AnytimeNet(families.resann(9, 32))
+
+        @nnx.jit
+        def losses(net, images, labels):
+            each = optax.softmax_cross_entropy_with_integer_labels
+            return [each(logits, labels).mean() for logits in net(images)]
+
+    Submodules: `stem`, `units` (a list), `exits` (by index, as a string, of the unit they follow).
+
+    Args:
+        spec: what to build.
+        seed: of the first weights, `weights.initialise(spec, seed)`. None draws none: all arrays
+            are `jax.ShapeDtypeStruct`s, for `load_weights` or a checkpoint to fill.
+        checkpoint: whether the backward pass computes each unit and head anew instead of keeping
+            what is inside them: less memory, one more forward pass. Of DenseANN and MSDNet it then
+            keeps each map once, not every concatenation. Not for forward-mode differentiation.
+        dtype: of maps and convolutions, such as `jnp.bfloat16`; by default that of images and
+            parameters. Parameters, statistics, their arithmetic and the logits are float32.
+    """
+
+    def __init__(
+        self,
+        spec: AnytimeSpec,
+        seed: int | None = 0,
+        *,
+        checkpoint: bool = False,
+        dtype: Any = None,
+    ) -> None:
+        heads = zip(spec.exits, spec.heads, strict=True)
+        self.spec = spec
+        self.checkpoint = checkpoint
+        self.stem = _abstract(spec.stem, dtype)
+        self.units = nnx.List([_abstract(unit, dtype) for unit in spec.units])
+        self.exits = nnx.Dict({str(unit): _abstract(head, dtype) for unit, head in heads})
+        if seed is not None:
+            self.load_weights(initialise(spec, seed))
+
+    def __call__(self, x: Array) -> list[Array]:
+        """Logits (B, num_classes) of every exit, for images (B, H, W, C).
+
+        Raises:
+            ValueError: images of another shape than the spec's.
+        """
+        self._check(x)
+        features: Any = (x,) if self.checkpoint else x
+        run = recomputed if self.checkpoint else _run
+        features = run(self.stem, features)
+        answers = []
+        for i, unit in enumerate(self.units):
+            features = run(unit, features)
+            if str(i) in self.exits:
+                answers.append(run(self.exits[str(i)], _coarsest(features)))
+        return [logits for (logits,) in answers] if self.checkpoint else answers
+
+    def anytime(self, x: Array) -> Generator[Array, Any, None]:
+        """As a call in evaluation mode, one exit at a time and nothing beyond those consumed.
+
+        It predicts with the running statistics whatever mode is set, for a prediction must not
+        depend on who else is still in the batch. What lies between two exits is compiled once per
+        shape and structure, and runs on whatever weights the network has by then.
+
+            answers = net.anytime(images)
+            logits = next(answers)
+            logits = answers.send(np.flatnonzero(unsure(logits)))  # the others are done
+
+        `send` takes positions in the current batch, shape (n,), and returns the next exit's logits
+        for these samples alone. The batch is then padded to the next power of two, so that at most
+        log2(B) batch sizes are compiled; the padding is cut off on the host.
+
+        Raises:
+            ValueError: images of another shape than the spec's, before anything is computed; what
+                is sent is no position in the current batch.
+        """
+        self._check(x)
+        return self._answers(jnp.asarray(x))
+
+    def _answers(self, x: Array) -> Generator[Array, Any, None]:
+        count, features = len(x), x
+        for between, head, last in self._segments():
+            features, logits = _segment(between, head, features, last=last)
+            kept = yield _first(logits, count)
+            if kept is not None:
+                positions = _positions(kept, count)
+                count = len(positions)
+                if not last:
+                    features = _select(features, _padded(positions, len(logits)))
+
+    def _segments(self) -> Iterator[tuple[list[Any], Any, bool]]:
+        """(parts from one exit to the next, its head, whether it is the last)."""
+        between = [self.stem]
+        for i, unit in enumerate(self.units):
+            between.append(unit)
+            if str(i) in self.exits:
+                yield between, self.exits[str(i)], i == len(self.units) - 1
+                between = []
+
+    def _check(self, x: Array) -> None:
+        if tuple(x.shape[1:]) != self.spec.input_shape:
+            height, width, channels = self.spec.input_shape
+            raise ValueError(
+                f"expected images of shape (B, {height}, {width}, {channels}), got {tuple(x.shape)}"
+            )
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Takes arrays under the spec's names and in its layouts, from any framework.
+
+        Arrays stay on the devices and in the dtype they had.
+
+        Raises:
+            ValueError: names or shapes do not fit, all in one message; nothing is changed then.
+        """
+        check(self.spec, weights)
+        for name, variable in self._variables():
+            variable.set_value(_placed_as(variable.get_value(), weights[name]))
+
+    def dump_weights(self) -> Weights:
+        """Copies of all weights for `load_weights` of any framework, in float32 or wider."""
+        arrays = {name: variable.get_value() for name, variable in self._variables()}
+        return {
+            name: np.array(array, jnp.promote_types(array.dtype, jnp.float32))
+            for name, array in arrays.items()
+        }
+
+    def _variables(self) -> Iterator[tuple[str, Any]]:
+        """The parameters and running statistics by the spec's names."""
+        for name in (*self.spec.parameters(), *self.spec.statistics()):
+            part, *path = name.split(".")
+            found = self._part(part)
+            for step in path:
+                found = getattr(found, step)
+            yield name, found
+
+    def _part(self, name: str) -> Any:
+        if name.startswith("unit"):
+            return self.units[int(name.removeprefix("unit"))]
+        if name.startswith("exit"):
+            return self.exits[name.removeprefix("exit")]
+        return self.stem
+
+
+def _abstract(part: Any, dtype: Any) -> Any:
+    """The part's module without arrays: none is made only to be overwritten."""
+    kind = KINDS[type(part).__name__]
+    return nnx.eval_shape(lambda: kind(part, dtype=dtype, rngs=nnx.Rngs(0)))
+
+
+def _run(part: Any, features: Any) -> Any:
+    return part(features)
+
+
+def _coarsest(features: Any) -> Any:
+    return features[-1] if isinstance(features, list) else features
+
+
+@partial(jax.jit, static_argnames="last")
+def _segment(between: list[Any], head: Any, features: Any, *, last: bool) -> tuple[Any, Array]:
+    """(what the next segment reads, the exit's logits)."""
+    between, head = nnx.view((between, head), use_running_average=True)
+    for part in between:
+        features = part(features)
+    # Not returned, maps that no exit reads are not computed either.
+    return None if last else features, head(_coarsest(features))
+
+
+@jax.jit
+def _select(features: Any, positions: Array) -> Any:
+    return jax.tree.map(lambda x: x[positions], features)
+
+
+def _positions(sent: Any, count: int) -> np.ndarray:
+    """ValueError unless `sent` are positions in a batch of `count`."""
+    found = np.asarray(sent)
+    integers = found.ndim == 1 and np.issubdtype(found.dtype, np.integer)
+    if not integers or ((found < 0) | (found >= count)).any():
+        raise ValueError(
+            "send must be given a vector of whole numbers, positions in the current batch of "
+            f"{count}, got {sent!r}"
+        )
+    return found
+
+
+def _padded(positions: np.ndarray, size: int) -> np.ndarray:
+    """With zeros up to a power of two, at most up to the `size` there was."""
+    wanted = min(1 << max(len(positions) - 1, 0).bit_length(), size)
+    return np.pad(positions, (0, wanted - len(positions)))
+
+
+def _first(logits: Array, count: int) -> Array:
+    # In NumPy, for JAX would compile a slice for every count.
+    return logits if len(logits) == count else jnp.asarray(np.asarray(logits)[:count])
+
+
+def _placed_as(old: Any, new: Any) -> Array:
+    """A copy of `new` as an array in the dtype and on the devices of `old`."""
+    array = np.array(new, old.dtype)
+    committed = isinstance(old, Array) and old.committed
+    return jax.device_put(array, old.sharding) if committed else jnp.asarray(array)
