@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from loss_balance.experiments import network_verification, verification
-from loss_balance.experiments.isolation import installed
+from loss_balance.experiments.isolation import QUIET, installed
 from loss_balance.experiments.verification import STEPS, draw, verify
 from loss_balance.reference_models import config
 
@@ -96,6 +97,29 @@ def test_a_network_that_differs_would_be_noticed(kind, change):
     theirs = arrays()
     assert verdict().agrees
     assert set(verdict().worst) == set(network_verification.TOLERANCE)
+
+
+def test_a_learner_without_weight_decay_would_be_noticed():
+    pytest.importorskip("sklearn")
+    framework = next((name for name in installed() if name in network_verification.PROBES), None)
+    if framework is None:
+        pytest.skip("no framework is installed here")
+    code = f"""
+from dataclasses import replace
+from loss_balance.experiments import network_verification as verification
+
+right = verification._epoch({framework!r})
+verification.RECIPE = replace(verification.RECIPE, weight_decay=0.0)
+print(max(gap for _, gap in verification._differences(right, verification._epoch({framework!r}))))
+"""
+    gap = float(run_code(code))
+    assert gap > 3 * network_verification.TOLERANCE["learner's epoch"]
+
+
+def run_code(code):
+    """In a process of its own, where the framework is the only one."""
+    environment = os.environ | QUIET
+    return subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
 
 
 def test_every_kind_of_part_is_compared():
