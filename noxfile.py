@@ -88,6 +88,13 @@ def verify(session: nox.Session) -> None:
 
 
 @nox.session
+def eann(session: nox.Session) -> None:
+    """The paper's Fig. 5a on digit-pairs; arguments after -- go to `loss-balance eann`."""
+    install(session, "[torch,experiments]")
+    session.run("loss-balance", "eann", *(session.posargs or ["--overwrite"]))
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The main job on its default data; arguments after -- go to `loss-balance compare`."""
     install(session, "[torch,experiments]")

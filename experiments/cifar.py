@@ -84,9 +84,11 @@ class Cifar:
     layouts: tuple[Layout, ...]  # the first is the one to download
     train_images: int = 50_000
     test_images: int = 10_000
+    class_names: tuple[str, ...] = ()
 
 
 # The checksums are those on the home page (MD5) and in TensorFlow Datasets (SHA-256).
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 CIFAR10 = Cifar(
     "cifar10",
     10,
@@ -109,6 +111,7 @@ CIFAR10 = Cifar(
             partial(python, label_key="labels"),
         ),
     ),
+    class_names=tuple(CIFAR10_CLASSES.split()),
 )
 CIFAR100 = Cifar(
     "cifar100",
@@ -163,7 +166,9 @@ def read(cifar: Cifar, path: Path, *, download: bool = False) -> Splits:
     records = {name: _parsed(cifar, layout, name, contents[name], place) for name in contents}
     x_train, y_train = _joined(records, layout.train, place, cifar.train_images)
     x_test, y_test = _joined(records, (layout.test,), place, cifar.test_images)
-    return Splits(x_train, y_train, x_test, y_test, cifar.num_classes)
+    return Splits(
+        x_train, y_train, x_test, y_test, cifar.num_classes, class_names=cifar.class_names
+    )
 
 
 def _find(cifar: Cifar, path: Path) -> tuple[Path, Layout, dict[str, bytes]] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -23,8 +22,11 @@ from loss_balance.experiments import verify as verifying
 from loss_balance.experiments.augment import AUGMENTATIONS
 from loss_balance.experiments.comparison import SCHEMES
 from loss_balance.experiments.data import NAMES, Source
+from loss_balance.experiments.eann_cli import eann
 from loss_balance.experiments.engine import FRAMEWORKS, engine
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.execution import cores
+from loss_balance.experiments.predict_cli import predict
 from loss_balance.experiments.recipes import RECIPES
 
 app = typer.Typer(
@@ -56,12 +58,6 @@ def main() -> None:
             err.print(f"loss-balance: {message}", markup=False, highlight=False)
         sys.exit(2)
     sys.exit(status or 0)
-
-
-def _cores() -> int:
-    """How many cores this process may use; macOS and Windows only know how many there are."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _version(wanted: bool) -> None:
@@ -97,7 +93,10 @@ def compare(
         bool, typer.Option("--download", help="Fetch what is missing at --path.")
     ] = False,
     validation: Annotated[
-        bool, typer.Option("--validation", help="Test on the last 5,000 training images.")
+        bool,
+        typer.Option(
+            "--validation", help="Test on the last tenth of the training images, 5,000 at most."
+        ),
     ] = False,
     augment: Annotated[
         str | None,
@@ -198,12 +197,16 @@ def compare(
         decay=decay,
         final_weight=final_weight,
     )
-    workers = _cores() if jobs is None else jobs
+    workers = cores() if jobs is None else jobs
     finished = comparing.compare(
         options, out, workers, resume=resume, overwrite=overwrite, download=download
     )
     if not finished:
         raise typer.Exit(130)
+
+
+app.command()(eann)
+app.command()(predict)
 
 
 @app.command()

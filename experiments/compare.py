@@ -71,11 +71,11 @@ def compare(
         raise UserError(f"jobs must be a whole number of at least 1, got {workers}")
     data = options.source.load(download=download)
     comparison = plan(options, data)
-    config = _config(options, comparison)
-    _claim(folder, config, resume=resume, overwrite=overwrite)
+    config = config_of(options, comparison)
+    claim_folder(folder, config, resume=resume, overwrite=overwrite)
     runs = comparison.runs()
     try:
-        results = _with_progress(runs, folder, min(workers, len(runs)), data)
+        results = train_all(runs, folder, min(workers, len(runs)), data)
     except KeyboardInterrupt:
         console.print(
             f"Interrupted. {folder} has all that is needed to go on: the same command with "
@@ -141,10 +141,11 @@ def show(measured: Outcome, folder: Path) -> None:
     console.print(f"Report: {folder / 'report.html'}   Curves: {folder / 'curves.png'}")
 
 
-def _config(options: Options, comparison: Comparison) -> dict[str, Any]:
+def config_of(options: Options, comparison: Comparison) -> dict[str, Any]:
+    """What `config.json` of the command keeps: equal ones train the same runs."""
     given = asdict(options)
     engine, source = given.pop("engine"), options.source.config()
-    del given["source"]
+    del given["source"]  # with its path, which JSON cannot hold
     return {
         "backend": engine.pop("framework"),
         **engine,
@@ -159,8 +160,8 @@ def _config(options: Options, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _claim(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
-    """Makes `folder` this comparison's, or says why it cannot be."""
+def claim_folder(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+    """Makes `folder` that of this command, or says why it cannot be."""
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: choose one")
     file = folder / "config.json"
@@ -169,13 +170,13 @@ def _claim(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: boo
             shutil.rmtree(folder / "runs", ignore_errors=True)
         elif not resume:
             raise UserError(
-                f"{folder} holds a comparison already: continue it with --resume, discard it with "
+                f"{folder} holds runs already: continue it with --resume, discard it with "
                 "--overwrite, or choose another --out"
             )
         else:
             _check_same(folder, json.loads(file.read_text()), config)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out must be a new or empty folder or a comparison's, got {folder}")
+        raise UserError(f"--out must be a new or empty folder or one of this command, got {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, config)
 
@@ -188,8 +189,8 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> No
         )
 
 
-def _with_progress(runs: list[Run], folder: Path, workers: int, data: Dataset) -> Results:
-    """Executes the runs under a bar for all and one for each that is running."""
+def train_all(runs: list[Run], folder: Path, workers: int, data: Dataset) -> Results:
+    """Executes the runs in `folder`/runs under a bar for all and one for each that is running."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

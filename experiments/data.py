@@ -79,7 +79,8 @@ def load(
     Args:
         name: one of NAMES.
         path: where its files are; bundled sets have none.
-        validation: hold out the last 5,000 training images and test on those.
+        validation: hold out the last tenth of the training images, 5,000 at most, and test on
+            those.
         download: fetch what is not at `path`, for cifar10, cifar100 and svhn.
         augment: one of AUGMENTATIONS, what happens to training images; None is the data set's own
             way: crop-flip for CIFAR, crop-blur for SVHN, none for others in memory.
@@ -110,6 +111,7 @@ def load(
         std,
         AUGMENTATIONS[augment],
         splits.root,
+        splits.class_names,
     )
 
 

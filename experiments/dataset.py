@@ -19,7 +19,8 @@ Labels = NDArray[np.int64]
 Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]  # (mean, std) to standardise with
 
 SPLIT_SEED = 0  # of every draw that decides which images are where: fixed for good
-HELD_OUT = 5000  # training images held out for validation (paper, Section 5.1, footnote 1)
+HELD_OUT = 5000  # training images held out for validation (paper, Section 5.1, footnote 1), or
+HELD_OUT_SHARE = 10  # one in ten of them where that is less; of CIFAR both are the same
 SIDE = 224  # of the images of a streamed set, once cropped (paper, footnote 2)
 
 
@@ -32,6 +33,7 @@ class Splits(NamedTuple):
     y_test: Labels
     num_classes: int
     root: Path | None = None  # of a streamed set
+    class_names: tuple[str, ...] = ()  # in the order of the labels; none if not known
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Dataset:
     std: NDArray[np.float32]  # (C,) or (H, W, C)
     augmentation: Augmentation
     root: Path | None = None
+    class_names: tuple[str, ...] = ()  # in the order of the labels; none if not known
 
     @property
     def streamed(self) -> bool:
@@ -84,17 +87,20 @@ class Dataset:
 
 
 def hold_out(name: str, splits: Splits) -> Splits:
-    """The last 5,000 training images become the test split; the test images go unused.
+    """The last tenth of the training images, 5,000 at most, become the test split.
+
+    The test images go unused.
 
     Raises:
-        UserError: there are no more than 5,000.
+        UserError: there are fewer than ten.
     """
     count = len(splits.y_train)
-    if count <= HELD_OUT:
+    held_out = min(HELD_OUT, count // HELD_OUT_SHARE)
+    if not held_out:
         raise UserError(
-            f"--validation needs more than {HELD_OUT} training images, {name} has {count}"
+            f"--validation needs at least {HELD_OUT_SHARE} training images, {name} has {count}"
         )
-    cut = count - HELD_OUT
+    cut = count - held_out
     return splits._replace(
         x_train=splits.x_train[:cut],
         y_train=splits.y_train[:cut],

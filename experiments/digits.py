@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loss_balance.experiments.dataset import SPLIT_SEED, Images, Labels, Splits
+
+CLASSES = tuple("0123456789")
 
 
 def digits() -> Splits:
@@ -19,7 +22,7 @@ def digits() -> Splits:
     x = bunch.images[order, :, :, None].astype(np.uint8)  # whole numbers from 0 to 16
     y = bunch.target[order].astype(np.int64)
     cut = len(y) * 3 // 4
-    return Splits(x[:cut], y[:cut], x[cut:], y[cut:], 10)
+    return Splits(x[:cut], y[:cut], x[cut:], y[cut:], 10, class_names=CLASSES)
 
 
 def digit_pairs(train: int = 6000, test: int = 2000) -> Splits:
@@ -32,7 +35,8 @@ def digit_pairs(train: int = 6000, test: int = 2000) -> Splits:
     rng = np.random.default_rng(SPLIT_SEED)
     x_train, y_train = _overlay(single.x_train, single.y_train, train, rng)
     x_test, y_test = _overlay(single.x_test, single.y_test, test, rng)
-    return Splits(x_train, y_train, x_test, y_test, 55)
+    names = tuple(low + high for low, high in combinations_with_replacement(CLASSES, 2))
+    return Splits(x_train, y_train, x_test, y_test, 55, class_names=names)
 
 
 def pair_labels(low: Labels, high: Labels) -> Labels:

@@ -55,6 +55,11 @@ def engine(
         precision or ("bfloat16" if gpu else "float32"),
         gpu if compiled is None else compiled,
     )
+    check_installed(framework)
+    return chosen
+
+
+def check_installed(framework: str) -> None:
+    """UserError if the framework is not there; it is not imported."""
     if find_spec(framework) is None:
         raise UserError(f"{framework} is not installed: pip install 'loss-balance[{framework}]'")
-    return chosen

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as StopEvent
 from pathlib import Path
 from queue import Empty
+from types import ModuleType
 from typing import Any
 
 from loss_balance.experiments.data import Dataset, Source
@@ -124,6 +125,17 @@ def _load(source: Source) -> Dataset:
     return source.load()
 
 
+def use_one_thread(framework: str) -> None:
+    """For all that the framework computes in this process; before it computes anything."""
+    _module(framework).use_one_thread()
+
+
+def cores() -> int:
+    """How many cores this process may use; macOS and Windows only know how many there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def _readers(data: Dataset) -> int:
     """Processes that read a streamed set, which is trained alone on its machine."""
     return max(1, (os.cpu_count() or 1) - 1) if data.streamed else 0
@@ -135,7 +147,30 @@ def learner(run: Run, data: Dataset) -> Learner:
     Runs go side by side, so each learner keeps to one thread: more would only wait for each other.
     """
     framework = run.engine.framework
-    module = import_module(f"loss_balance.experiments.{framework}_learner")
-    module.use_one_thread()
-    made: Learner = getattr(module, LEARNERS[framework])(run, data)
+    use_one_thread(framework)
+    made: Learner = getattr(_module(framework), LEARNERS[framework])(run, data)
     return made
+
+
+def _module(framework: str) -> ModuleType:
+    """The learner's module; whatever the user's Keras runs on elsewhere, here it is TensorFlow."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    with _silent_libraries():
+        return import_module(f"loss_balance.experiments.{framework}_learner")
+
+
+@contextlib.contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Drops what is written to stderr beneath Python; errors still come as exceptions.
+
+    TensorFlow greets every process, at any log level, and would do so amid the progress bars.
+    """
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

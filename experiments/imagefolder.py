@@ -24,7 +24,7 @@ def read(path: Path) -> Splits:
     """The names of all images; `stream.batches` reads the images themselves.
 
     Classes are numbered as their folders sort. Training images come in an order drawn once and for
-    all, so that the last 5,000, which --validation holds out, are of all classes.
+    all, so that the last ones, which --validation holds out, are of all classes.
 
     Raises:
         UserError: no folder train or val, no classes or images in it, another class in val.
@@ -42,7 +42,9 @@ def read(path: Path) -> Splits:
     x_train, y_train = _listed(path, "train", classes)
     x_test, y_test = _listed(path, "val", classes)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(y_train))
-    return Splits(x_train[order], y_train[order], x_test, y_test, len(classes), path)
+    return Splits(
+        x_train[order], y_train[order], x_test, y_test, len(classes), path, tuple(classes)
+    )
 
 
 def _folders(path: Path) -> list[str]:

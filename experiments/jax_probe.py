@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -36,23 +37,19 @@ class JaxProbe:
         net.eval()
         return [np.asarray(logits) for logits in _predict(net, images)]
 
-    def anytime(self, net: AnytimeNet, images: Images) -> Iterator[NDArray[Any]]:
-        answers = net.eval().anytime(jnp.asarray(images))
+    def anytime(self, net: AnytimeNet, images: Images) -> Generator[NDArray[Any], Any, None]:
+        net.eval()
+        answers = net.anytime(jnp.asarray(images))
         kept = None
-        while True:
-            try:
+        with contextlib.suppress(StopIteration):
+            while True:
                 kept = yield np.asarray(answers.send(kept))
-            except StopIteration:
-                return
 
-    def gradients(
-        self, net: AnytimeNet, images: Images, labels: Labels
-    ) -> tuple[Logits, Weights]:
+    def gradients(self, net: AnytimeNet, images: Images, labels: Labels) -> tuple[Logits, Weights]:
         net.train()
         answers, gradients = _gradients(net, images, labels)
         by_name = {
-            _name(path): np.asarray(leaf.get_value())
-            for path, leaf in nnx.to_flat_state(gradients)
+            _name(path): np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(gradients)
         }
         in_order = {name: by_name[name] for name in net.spec.parameters()}
         return [np.asarray(logits) for logits in answers], in_order

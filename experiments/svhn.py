@@ -61,7 +61,9 @@ def read(path: Path, *, download: bool = False, counts: Mapping[str, int] = COUN
         x_train[start:stop], y_train[start:stop] = _read(path / FILES[part].file, counts[part])
         start = stop
     x_test, y_test = _read(path / FILES["test"].file, counts["test"])
-    return Splits(x_train, y_train, np.ascontiguousarray(x_test), y_test, 10)
+    return Splits(
+        x_train, y_train, np.ascontiguousarray(x_test), y_test, 10, class_names=tuple("0123456789")
+    )
 
 
 def _read(file: Path, count: int) -> tuple[Images, Labels]:

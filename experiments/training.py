@@ -19,6 +19,7 @@ from loss_balance.experiments.data import Dataset, Source
 from loss_balance.experiments.engine import Engine
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.learner import Learner
+from loss_balance.experiments.preparation import preparation
 from loss_balance.experiments.recipes import Recipe
 from loss_balance.experiments.run_folder import claim, restore, save_epoch, write_arrays, write_json
 from loss_balance.reference_models.config import to_config
@@ -109,6 +110,7 @@ def _finish(learner: Learner, data: Dataset, folder: Path, workers: int) -> dict
         "test_loss": test_loss.tolist(),
         "test_error": test_error.tolist(),
     }
+    write_arrays(folder / "statistics.npz", preparation(data).arrays())
     write_arrays(folder / "weights.npz", learner.weights())
     write_json(folder / "result.json", result)
     return result

@@ -52,7 +52,7 @@ def ready(value: Any) -> None:
 def to_numpy(value: Any) -> npt.NDArray[np.float64]:
     """A copy of an array or tensor of any framework in float64, on the host."""
     if hasattr(value, "detach"):  # torch: NumPy takes no gradient, no GPU and no bfloat16
-        value = value.detach().cpu().double()
+        value = value.detach().cpu().double().numpy()
     return np.array(value, dtype=np.float64)
 
 

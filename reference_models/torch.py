@@ -36,9 +36,9 @@ class AnytimeNet(nn.Module):
         spec: what to build.
         seed: of the first weights, `weights.initialise(spec, seed)`. On the meta device none are
             drawn.
-        checkpoint: keep little of each part for the backward pass and compute the part once more
-            there, which takes about a third more time per step and, in deep DenseANNs and MSDNets,
-            a fraction of the memory. Logits, gradients and running statistics stay as they are.
+        checkpoint: keep of each part only what it passes on, and compute the part once more in the
+            backward pass. A step takes longer and, in deep DenseANNs and MSDNets, a fraction of the
+            memory. Logits, gradients and running statistics stay as they are.
     """
 
     def __init__(self, spec: AnytimeSpec, seed: int = 0, *, checkpoint: bool = False) -> None:

@@ -18,12 +18,14 @@ from torch.utils.checkpoint import checkpoint
 from loss_balance.reference_models.torch_multiscale import MultiScaleUnit
 from loss_balance.reference_models.torch_units import DenseUnit
 
+CONCATENATING = (DenseUnit, MultiScaleUnit)
+
 
 def recompute(part: nn.Module, features: Any) -> Any:
     """`part(features)`, of maps in pieces; of a unit that concatenates only what it adds."""
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if not torch.compiler.is_compiling():  # compiled, statistics are written once anyway
-        options["context_fn"] = lambda: (nullcontext(), _statistics_kept(part))
+        options["context_fn"] = lambda: (nullcontext(), _buffers_kept(part))
     return checkpoint(_run, part, features, **options)
 
 
@@ -44,7 +46,8 @@ def recompute_unit(unit: nn.Module, features: Any) -> Any:
 
 def _run(part: nn.Module, features: Any) -> Any:
     maps: Any = [_joined(x) for x in features] if isinstance(features, list) else _joined(features)
-    return part.grow(maps) if isinstance(part, DenseUnit | MultiScaleUnit) else part(maps)
+    # Called as a module, not by a method: hooks, those of FSDP among them, must run.
+    return part(maps, only_new=True) if isinstance(part, CONCATENATING) else part(maps)
 
 
 def _joined(pieces: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -54,13 +57,17 @@ def _joined(pieces: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 @contextmanager
-def _statistics_kept(part: nn.Module) -> Iterator[None]:
+def _buffers_kept(part: nn.Module) -> Iterator[None]:
     """Computed again, a batch must not enter the running statistics a second time."""
-    norms: list[Any] = [m for m in part.modules() if getattr(m, "track_running_stats", False)]
-    for norm in norms:
-        norm.track_running_stats = False
+    kept = [
+        (module, name, buffer)
+        for module in part.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    for module, name, buffer in kept:
+        setattr(module, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for module, name, buffer in kept:
+            setattr(module, name, buffer)

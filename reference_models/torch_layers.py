@@ -5,12 +5,7 @@ Padding is symmetric everywhere: what "same" means at stride 2 differs between f
 
 from __future__ import annotations
 
-try:
-    from torch import Tensor, nn
-except ModuleNotFoundError as error:
-    raise ImportError(
-        "loss_balance.reference_models.torch needs PyTorch: pip install 'loss-balance[torch]'"
-    ) from error
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
 

@@ -60,17 +60,20 @@ class MultiScaleUnit(nn.Module):
             self.add_module(edge.name, Edge(edge))
         self.dropped = unit.dropped
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """One map per scale to one per scale kept, each with `growth` more channels."""
-        grown = zip(maps[self.dropped :], self.grow(maps), strict=True)
-        return [torch.cat((old, *new), dim=1) for old, new in grown]
+    def forward(
+        self, maps: list[Tensor], *, only_new: bool = False
+    ) -> list[Tensor] | list[list[Tensor]]:
+        """One map per scale to one per scale kept, each with `growth` more channels.
 
-    def grow(self, maps: list[Tensor]) -> list[list[Tensor]]:
-        """The new channels alone: per scale kept, those from itself, then from the finer one."""
-        new: list[list[Tensor]] = [[] for _ in maps[self.dropped :]]
+        With `only_new` these alone: per scale, those from itself, then those from the finer one.
+        """
+        old = maps[self.dropped :]
+        new: list[list[Tensor]] = [[] for _ in old]
         for edge, layer in zip(self.edges, self.children(), strict=True):
             new[edge.target].append(layer(maps[edge.source]))
-        return new
+        if only_new:
+            return new
+        return [torch.cat((x, *more), dim=1) for x, more in zip(old, new, strict=True)]
 
 
 class MultiScaleTransition(nn.Module):

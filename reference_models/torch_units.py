@@ -115,16 +115,12 @@ class DenseUnit(nn.Module):
             self.conv2 = conv(inner, unit.growth, 3)
         self.bottlenecked = inner is not None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, in_channels + growth, H, W)."""
-        return torch.cat((x, self.grow(x)), dim=1)
-
-    def grow(self, x: Tensor) -> Tensor:
-        """The new channels alone."""
+    def forward(self, x: Tensor, *, only_new: bool = False) -> Tensor:
+        """(B, in_channels, H, W) to (B, in_channels + growth, H, W), or (B, growth, H, W)."""
         y: Tensor = self.conv1(F.relu(self.norm1(x)))
         if self.bottlenecked:
             y = self.conv2(F.relu(self.norm2(y)))
-        return y
+        return y if only_new else torch.cat((x, y), dim=1)
 
 
 class DenseTransition(nn.Module):

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")  # jax reads it when it is first imported
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # likewise TensorFlow, when it first computes;
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # so that exact repetition is no luck
 
 # What this environment must have: an importorskip cannot hide a broken installation.
 for module in filter(None, os.environ.get("LOSS_BALANCE_REQUIRE", "").split(",")):

@@ -188,23 +188,33 @@ def test_only_published_sets_are_downloaded(tmp_path):
         load("npz", saved(tmp_path), download=True)
 
 
-def test_validation_holds_out_the_last_5000_training_images(tmp_path):
-    path = saved(tmp_path, **many(5003))
-    data = load("npz", path, validation=True)
-    assert len(data.y_train) == 3
-    assert data.x_train.reshape(3, 2).tolist() == [[0, 0], [0, 1], [0, 2]]
+def test_validation_holds_out_the_last_tenth_of_the_training_images(tmp_path):
+    data = load("npz", saved(tmp_path, **many(39)), validation=True)
+    assert len(data.y_train) == 36
+    assert data.x_train[-1].ravel().tolist() == [0, 35]
+    assert data.x_test.reshape(3, 2).tolist() == [[0, 36], [0, 37], [0, 38]]
+    assert data.y_test.tolist() == (np.arange(36, 39) % 3).tolist()
+    np.testing.assert_allclose(data.mean, [0, np.mean(range(36))])  # held out: no part in it
+
+
+def test_validation_holds_out_5000_at_most(tmp_path):
+    data = load("npz", saved(tmp_path, **many(50_009)), validation=True)
+    assert len(data.y_train) == 45_009
     assert len(data.y_test) == 5000
-    assert data.x_test[0].ravel().tolist() == [0, 3]
-    assert data.x_test[-1].ravel().tolist() == [5002 >> 8, 5002 & 255]
-    assert data.y_test.tolist() == (np.arange(3, 5003) % 3).tolist()
-    np.testing.assert_allclose(data.mean, [0, 1])  # held out images have no part in it
+    assert data.x_test[0].ravel().tolist() == [45_009 >> 8, 45_009 & 255]
 
 
-def test_validation_needs_more_than_it_holds_out(tmp_path):
-    with pytest.raises(UserError, match="more than 5000 training images, npz has 5000"):
-        load("npz", saved(tmp_path, **many(5000)), validation=True)
-    with pytest.raises(UserError, match="more than 5000 training images, digits has 1347"):
-        load("digits", validation=True)
+def test_validation_needs_ten_images(tmp_path):
+    with pytest.raises(UserError, match="at least 10 training images, npz has 9"):
+        load("npz", saved(tmp_path, **many(9)), validation=True)
+
+
+def test_class_names_are_known_where_the_data_have_them():
+    assert load("digits").class_names == tuple("0123456789")
+    names = load("digit-pairs").class_names
+    assert len(names) == 55
+    labels = pair_labels(np.array([0, 1, 4, 9]), np.array([9, 1, 7, 9]))
+    assert [names[label] for label in labels] == ["09", "11", "47", "99"]
 
 
 def test_augmentation_is_chosen_by_name(tmp_path):

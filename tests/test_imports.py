@@ -35,6 +35,7 @@ def test_what_needs_numpy_only_loads_no_framework(module):
     [
         ("backends.torch", {"torch"}),
         ("reference_models.torch", {"torch"}),
+        ("experiments.torch_probe", {"torch"}),
         ("backends.jax", {"jax", "flax"}),
         ("backends.tensorflow", {"tensorflow", "keras"}),
     ],

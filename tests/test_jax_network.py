@@ -1,18 +1,13 @@
 from __future__ import annotations
-import copy
-import importlib
-import math
-import sys
-import numpy as np
+
 import pytest
 from networks import *
 from networks import NetworkContract
+
 jax = pytest.importorskip("jax")
 nnx = pytest.importorskip("flax.nnx")
-import jax.numpy as jnp
 from loss_balance.experiments.jax_probe import JaxProbe
 from loss_balance.reference_models import jax_units
-from loss_balance.reference_models.jax import AnytimeNet
 
 
 class TestJax(NetworkContract):

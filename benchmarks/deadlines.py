@@ -1,0 +1,116 @@
+"""How far predictions overshoot random deadlines, on a real clock.
+
+    python benchmarks/deadlines.py torch         # or tensorflow, or jax
+    python benchmarks/deadlines.py torch --network resann-9-32 --predictions 1000
+    python benchmarks/deadlines.py torch --cpu-time
+
+One image at a time, deadlines drawn evenly from 0 to 1.2 times the whole network's time. Overshoot
+is when the call returned minus the deadline; below 0 it was back before. The bound is one exit, for
+an exit cannot be interrupted, and what the runtime itself takes: the last row is the overshoot
+without the exit that ran last. Once without knowing times, where an exit is begun whenever time is
+left, and once with calibrated ones, where it is begun only if it should be done in time.
+
+On a wall clock what else the machine does counts: an exit during which others computed takes longer
+than it usually does. With --cpu-time the clock stands still meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from loss_balance.anytime import calibrate, predict
+from loss_balance.driving import Clock
+from loss_balance.experiments.execution import use_one_thread
+from loss_balance.experiments.network_verification import probe_of
+from loss_balance.experiments.probe import random_batch
+from loss_balance.reference_models import families
+
+PERCENTILES = (50, 90, 99, 99.9, 100)
+
+
+class Watched:
+    """A network that notes how long its latest exit took."""
+
+    def __init__(self, probe: Any, net: Any, clock: Clock) -> None:
+        self.probe, self.net, self.clock = probe, net, clock
+        self.last = 0.0  # seconds that the latest exit took
+
+    def anytime(self, images: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
+        """As the network."""
+        answers = self.probe.anytime(self.net, images)
+        while True:
+            begun = self.clock()
+            logits = next(answers, None)
+            if logits is None:
+                return
+            self.last = self.clock() - begun
+            yield logits
+
+
+def overshoots(
+    net: Watched,
+    images: NDArray[np.float32],
+    deadlines: NDArray[np.float64],
+    times: tuple[float, ...] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """(seconds returned after the deadline, seconds of the exit that ran last, late answers)."""
+    seconds, lasts, late = [], [], 0
+    for deadline in deadlines.tolist():
+        begun = net.clock()
+        found = predict(net.anytime(images), deadline, clock=net.clock, expected_times=times)
+        over = net.clock() - begun - deadline
+        seconds.append(over)
+        lasts.append(net.last)
+        late += found.late
+    return np.array(seconds), np.array(lasts), late
+
+
+def main(
+    framework: Annotated[str, typer.Argument(help="torch, tensorflow or jax.")],
+    network: Annotated[str, typer.Option(help="By name.")] = "resann-2-16",
+    predictions: Annotated[int, typer.Option(help="How many.")] = 10_000,
+    quantile: Annotated[float, typer.Option(help="Of the calibrated times.")] = 0.9,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="Count what this process computed alone.")
+    ] = False,
+) -> None:
+    """Prints a table of percentiles for both ways."""
+    use_one_thread(framework)
+    probe, spec = probe_of(framework), families.get(network)
+    clock = time.process_time if cpu_time else time.perf_counter
+    net, images = Watched(probe, probe.network(spec), clock), random_batch(spec, 1)[0]
+    times = calibrate(net, images, 200, quantile=quantile, warm_up=10, clock=clock)
+    steps = np.diff([0.0, *times])
+    deadlines = np.random.default_rng(0).uniform(0, 1.2 * times[-1], predictions)
+    console = Console(width=100)
+    which, longest, total = "CPU" if cpu_time else "wall", 1e3 * steps.max(), 1e3 * times[-1]
+    console.print(
+        f"{framework}, {network}, {which} time: {len(times)} exits, {total:.2f} ms in all, longest "
+        f"exit {longest:.2f} ms; {predictions} random deadlines up to {1.2 * total:.2f} ms"
+    )
+    for title, known in (("without expected times", None), ("with expected times", times)):
+        table = Table(title=title, title_justify="left")
+        for heading in ("overshoot", *(f"{p} %" for p in PERCENTILES)):
+            table.add_column(heading, justify="right")
+        seconds, lasts, late = overshoots(net, images, deadlines, known)
+        rows = {
+            "ms": 1e3 * seconds,
+            "of the longest exit's time": seconds / steps.max(),
+            "ms without the last exit": 1e3 * (seconds - lasts),
+        }
+        for name, values in rows.items():
+            table.add_row(name, *(f"{value:.3f}" for value in np.percentile(values, PERCENTILES)))
+        console.print(table)
+        console.print(f"back in time: {100 * (seconds <= 0).mean():.1f} %; first exit late: {late}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
