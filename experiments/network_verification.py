@@ -5,13 +5,13 @@ computed as arrays; then the frameworks are compared, each with all others. In a
 loads the weights that the others have trained and dumped. The last comparison is of the learners
 that `loss-balance compare` trains with: data, augmentation, optimiser and balancer at once.
 
-    python -m loss_balance.experiments.network_verification FRAMEWORK ROUND FOLDER
+    python -m loss_balance.experiments.network_verification FRAMEWORK ROUND FOLDER [NETWORK...]
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -27,23 +27,13 @@ from loss_balance.experiments.engine import Engine
 from loss_balance.experiments.isolation import installed, run_module
 from loss_balance.experiments.probe import Probe, random_batch, random_weights
 from loss_balance.experiments.recipes import Recipe
+from loss_balance.experiments.small_networks import CHAINS
 from loss_balance.experiments.training import Run
 from loss_balance.reference_models import families, weights
-from loss_balance.reference_models.layers import Shape
 from loss_balance.reference_models.spec import AnytimeSpec
 
 PROBES = {"torch": "TorchProbe", "tensorflow": "TensorFlowProbe", "jax": "JaxProbe"}
-SMALL: Shape = (16, 24, 3)
-TRAINED = (  # every kind of part; height and width differ, so that a swap shows
-    ("resann-2-8", SMALL),
-    ("resann26", (64, 96, 3)),
-    ("denseann-3-8-every-2", SMALL),
-    ("denseann-3-8-bottleneck-0-reduction-1.0", SMALL),
-    ("msdnet-9", SMALL),
-    ("msdnet-original-3", SMALL),
-    ("msdnet32", (64, 96, 3)),
-)
-FULL_SIZE = ("resann50", "denseann169", "msdnet38")  # inference alone
+FULL_SIZE = ("resann50", "denseann169", "msdnet38")  # inference alone, where asked for
 BATCH, STEPS, RATE = 8, 3, 0.05
 RECIPE = Recipe(epochs=1, weight_decay=0.1)  # enough decay that the loss would show it missing
 SOURCE = Source("digits", augment="crop-flip")
@@ -75,12 +65,15 @@ class Verdict:
         return all(value <= TOLERANCE[name] for name, value in self.worst.items())
 
 
-def verify(folder: Path) -> Iterator[Verdict]:
-    """Runs both rounds for every installed framework; `folder` takes what they exchange."""
+def verify(folder: Path, *, full_size: bool = False) -> Iterator[Verdict]:
+    """Runs both rounds for every installed framework; `folder` takes what they exchange.
+
+    With `full_size` networks of ILSVRC's size join in, in inference.
+    """
     frameworks = [name for name in installed() if name in PROBES]
     for which in ("first", "second") if len(frameworks) > 1 else ():
         for name in frameworks:
-            run_module(__spec__.name, name, which, str(folder))
+            run_module(__spec__.name, name, which, str(folder), *(FULL_SIZE if full_size else ()))
     found = {name: _read(folder / name) for name in frameworks} if len(frameworks) > 1 else {}
     for name in frameworks:
         others = [found[other] for other in frameworks if other != name]
@@ -89,12 +82,6 @@ def verify(folder: Path) -> Iterator[Verdict]:
             for key, difference in _differences(found[name], other):
                 worst[key] = max(worst[key], difference)
         yield Verdict(name, worst)
-
-
-def specs() -> Iterator[AnytimeSpec]:
-    """The networks that are trained."""
-    for name, shape in TRAINED:
-        yield families.get(name, num_classes=10, input_shape=shape)
 
 
 def _differences(
@@ -122,11 +109,11 @@ def probe_of(framework: str) -> Probe:
     return probe
 
 
-def _first_round(framework: str, folder: Path) -> dict[str, NDArray[Any]]:
+def _first_round(framework: str, folder: Path, large: Sequence[str]) -> dict[str, NDArray[Any]]:
     """What the framework computes from the drawn weights; leaves its trained weights as npz."""
     probe = probe_of(framework)
     found: dict[str, NDArray[Any]] = {}
-    for spec in specs():
+    for spec in CHAINS:
         net, given = probe.network(spec), random_weights(spec)
         net.load_weights(given)
         batch = random_batch(spec, BATCH)
@@ -144,7 +131,7 @@ def _first_round(framework: str, folder: Path) -> dict[str, NDArray[Any]]:
         for name in spec.parameters():
             found[f"{STEPS} SGD steps/{spec.name}/{name}"] = trained[name] - given[name]
         weights.save(folder / f"{spec.name}.npz", trained)
-    for name in FULL_SIZE:
+    for name in large:
         spec = families.get(name)
         net = probe.network(spec)
         net.load_weights(random_weights(spec))
@@ -168,11 +155,11 @@ def _epoch(framework: str) -> dict[str, NDArray[Any]]:
     }
 
 
-def _second_round(framework: str, folder: Path) -> dict[str, NDArray[Any]]:
+def _second_round(framework: str, folder: Path, _: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Logits from the weights that every framework trained, its own among them."""
     probe = probe_of(framework)
     found: dict[str, NDArray[Any]] = {}
-    for spec in specs():
+    for spec in CHAINS:
         net = probe.network(spec)
         for other in sorted(path.name for path in folder.parent.iterdir()):
             net.load_weights(weights.load(folder.parent / other / f"{spec.name}.npz"))
@@ -198,8 +185,8 @@ def _loss(logits: list[NDArray[Any]], labels: NDArray[np.int64]) -> float:
 
 
 if __name__ == "__main__":
-    name, which, place = sys.argv[1:]
+    name, which, place, *large = sys.argv[1:]
     home = Path(place) / name
     home.mkdir(parents=True, exist_ok=True)
     rounds = {"first": _first_round, "second": _second_round}
-    weights.save(home / f"{which}.npz", rounds[which](name, home))
+    weights.save(home / f"{which}.npz", rounds[which](name, home, large))

@@ -38,7 +38,7 @@ def show(sequences: int, seed: int) -> bool:
     return all(verdict.agrees for verdict in verdicts)
 
 
-def show_networks() -> bool:
+def show_networks(*, full_size: bool) -> bool:
     """Compares the networks of all installed frameworks, and returns whether all agree.
 
     Raises:
@@ -52,7 +52,7 @@ def show_networks() -> bool:
         tempfile.TemporaryDirectory() as folder,
         console.status(f"networks in {', '.join(names)}: inference, gradients, training"),
     ):
-        verdicts = list(networks.verify(Path(folder)))
+        verdicts = list(networks.verify(Path(folder), full_size=full_size))
     table = Table(title="Networks: worst difference from any other framework", title_justify="left")
     table.add_column("")
     for heading in ("at most", *names):
@@ -61,11 +61,11 @@ def show_networks() -> bool:
         table.add_row(kind, f"{allowed:g}", *(f"{v.worst[kind]:.1e}" for v in verdicts))
     table.add_row("", "", *("agrees" if v.agrees else "DIFFERS" for v in verdicts))
     console.print(table)
+    large = f"{', '.join(networks.FULL_SIZE)} in inference at 224x224; " if full_size else ""
     console.print(
-        "Each relative to the largest such value of the same network; "
-        f"{', '.join(name for name, _ in networks.TRAINED)} trained, "
-        f"{', '.join(networks.FULL_SIZE)} in inference at 224x224; "
-        f"an epoch of resann-1-4 on {networks.SOURCE.name} with AdaLoss in each learner."
+        "Each relative to the largest such value of the same network. Small networks with every "
+        f"kind of part; {large}an epoch of resann-1-4 on {networks.SOURCE.name} with AdaLoss in "
+        "each learner."
     )
     return all(verdict.agrees for verdict in verdicts)
 

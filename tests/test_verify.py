@@ -11,6 +11,7 @@ import pytest
 
 from loss_balance.experiments import network_verification, verification
 from loss_balance.experiments.isolation import QUIET, installed
+from loss_balance.experiments.small_networks import CHAINS
 from loss_balance.experiments.verification import STEPS, draw, verify
 from loss_balance.reference_models import config
 
@@ -123,10 +124,7 @@ def run_code(code):
 
 
 def test_every_kind_of_part_is_compared():
-    found = {
-        type(part) for spec in network_verification.specs() for part in (spec.stem, *spec.units)
-    }
-    found |= {type(head) for spec in network_verification.specs() for head in spec.heads}
+    found = {type(part) for spec in CHAINS for part in (spec.stem, *spec.units, *spec.heads)}
     assert found == set(config.KINDS.values())
 
 
