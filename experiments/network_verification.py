@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,13 @@ from loss_balance.experiments import execution, feed
 from loss_balance.experiments.data import Source
 from loss_balance.experiments.engine import Engine
 from loss_balance.experiments.isolation import installed, run_module
-from loss_balance.experiments.probe import Probe, random_batch, random_weights
+from loss_balance.experiments.probe import PROBES, probe_of, random_batch, random_weights
 from loss_balance.experiments.recipes import Recipe
 from loss_balance.experiments.small_networks import CHAINS
 from loss_balance.experiments.training import Run
 from loss_balance.reference_models import families, weights
 from loss_balance.reference_models.spec import AnytimeSpec
 
-PROBES = {"torch": "TorchProbe", "tensorflow": "TensorFlowProbe", "jax": "JaxProbe"}
 FULL_SIZE = ("resann50", "denseann169", "msdnet38")  # inference alone, where asked for
 BATCH, STEPS, RATE = 8, 3, 0.05
 RECIPE = Recipe(epochs=1, weight_decay=0.1)  # enough decay that the loss would show it missing
@@ -100,13 +98,6 @@ def _differences(
 
 def _read(folder: Path) -> dict[str, NDArray[Any]]:
     return {**weights.load(folder / "first.npz"), **weights.load(folder / "second.npz")}
-
-
-def probe_of(framework: str) -> Probe:
-    """The probe of an installed framework."""
-    module = import_module(f"loss_balance.experiments.{framework}_probe")
-    probe: Probe = getattr(module, PROBES[framework])()
-    return probe
 
 
 def _first_round(framework: str, folder: Path, large: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from loss_balance.experiments import network_verification as networks
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.isolation import installed
+from loss_balance.experiments.probe import PROBES
 from loss_balance.experiments.verification import STEPS, TOLERANCE, Verdict, verify
 
 console = Console()
@@ -44,7 +45,7 @@ def show_networks(*, full_size: bool) -> bool:
     Raises:
         UserError: a framework cannot be run.
     """
-    names = [name for name in installed() if name in networks.PROBES]
+    names = [name for name in installed() if name in PROBES]
     if len(names) < 2:
         console.print(f"Networks: {' '.join(names) or 'no framework'} alone here, none to compare.")
         return True
