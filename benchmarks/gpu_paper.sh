@@ -10,7 +10,7 @@
 # and seconds.txt, from which images per second follow. A second call goes on where one was stopped.
 # Needs torch and the [experiments] extra; the package need not be installed.
 set -euo pipefail
-files=("${@/#/}")
+files=("$@")
 [ ${#files[@]} -gt 0 ] || { sed -n '2,13p' "$0"; exit 2; }
 for k in "${!files[@]}"; do files[k]=$(realpath "${files[k]}"); done
 cd "$(dirname "$0")/.."
