@@ -14,6 +14,7 @@ from networks import NetworkContract, all_kinds, assert_same
 
 from loss_balance.experiments.probe import random_batch, random_weights
 from loss_balance.experiments.small_networks import DENSE, MULTISCALE, SMALL, SPARSE
+from loss_balance.reference_models import families
 
 tf = pytest.importorskip("tensorflow")
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
