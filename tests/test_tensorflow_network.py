@@ -110,6 +110,7 @@ def test_recomputation_changes_nothing_but_memory(spec, how):
 PEAK = """
 import resource
 import tensorflow as tf
+from loss_balance.reference_models import families
 from loss_balance.reference_models.tensorflow import AnytimeNet
 
 net = AnytimeNet(families.denseann(6, 8, period=3), checkpoint={checkpoint})
