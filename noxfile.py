@@ -15,14 +15,15 @@ nox.options.sessions = ["lint", "types", "tests", "keras", "verify"]
 EXTRAS = {
     "numpy": "",
     "torch": "[torch,experiments]",
-    "tensorflow": "[tensorflow-cpu]",
-    "jax": "[jax]",
+    "tensorflow": "[tensorflow-cpu,experiments]",
+    "jax": "[jax,experiments]",
 }
+DATA = "sklearn,typer,grain,pooch,PIL,scipy"  # what the experiments need, with any framework
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
-    "torch": "torch,sklearn,typer,grain,pooch,PIL,scipy",
-    "tensorflow": "tensorflow,keras",
-    "jax": "jax,flax,orbax.checkpoint",
+    "torch": f"torch,{DATA}",
+    "tensorflow": f"tensorflow,keras,{DATA}",
+    "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
 TOOLS = {"jax": ["orbax-checkpoint"]}  # what its tests need beside the extra
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need

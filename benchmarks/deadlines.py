@@ -29,8 +29,7 @@ from rich.table import Table
 from loss_balance.anytime import calibrate, predict
 from loss_balance.driving import Clock
 from loss_balance.experiments.execution import use_one_thread
-from loss_balance.experiments.network_verification import probe_of
-from loss_balance.experiments.probe import random_batch
+from loss_balance.experiments.probe import probe_of, random_batch
 from loss_balance.reference_models import families
 
 PERCENTILES = (50, 90, 99, 99.9, 100)

@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import Step, measure, ratio
 
-from loss_balance.experiments.network_verification import probe_of
-from loss_balance.experiments.probe import random_batch
+from loss_balance.experiments.probe import probe_of, random_batch
 from loss_balance.reference_models import families
 
 ANYTIME = ("resann-3-16", "denseann-6-12", "msdnet-18")

@@ -129,6 +129,9 @@ def verify(
     sequences: Annotated[int, typer.Option(help="Drawn sequences per framework.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     networks: Annotated[bool, typer.Option(help="Compare the networks too.")] = True,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="Among them some of ILSVRC's size; minutes more.")
+    ] = False,
 ) -> None:
     """Check that every installed framework gives the weights of an independent oracle.
 
@@ -137,7 +140,7 @@ def verify(
     """
     agrees = verifying.show(sequences, seed)
     if networks:
-        agrees = verifying.show_networks() and agrees
+        agrees = verifying.show_networks(full_size=full_size) and agrees
     if not agrees:
         raise typer.Exit(1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator
-from functools import partial
 from typing import Any
 
 import jax
@@ -34,11 +33,11 @@ class JaxProbe:
         return sum(math.prod(array.shape) for array in jax.tree.leaves(parameters))
 
     def predict(self, net: AnytimeNet, images: Images) -> Logits:
-        net.eval()
+        net.eval()  # type: ignore[no-untyped-call]
         return [np.asarray(logits) for logits in _predict(net, images)]
 
     def anytime(self, net: AnytimeNet, images: Images) -> Generator[NDArray[Any], Any, None]:
-        net.eval()
+        net.eval()  # type: ignore[no-untyped-call]
         answers = net.anytime(jnp.asarray(images))
         kept = None
         with contextlib.suppress(StopIteration):
@@ -46,7 +45,7 @@ class JaxProbe:
                 kept = yield np.asarray(answers.send(kept))
 
     def gradients(self, net: AnytimeNet, images: Images, labels: Labels) -> tuple[Logits, Weights]:
-        net.train()
+        net.train()  # type: ignore[no-untyped-call]
         answers, gradients = _gradients(net, images, labels)
         by_name = {
             _name(path): np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(gradients)
@@ -64,7 +63,7 @@ class JaxProbe:
         steps: int,
         learning_rate: float,
     ) -> NDArray[np.float64]:
-        net.train()
+        net.train()  # type: ignore[no-untyped-call]
         state, losses = init(scheme), []
         for _ in range(steps):
             found, state = _train_step(net, state, images, labels, learning_rate, scheme=scheme)
@@ -94,8 +93,7 @@ def _gradients(net: AnytimeNet, images: Any, labels: Any) -> Any:
     return answers, gradients
 
 
-@partial(nnx.jit, static_argnames="scheme")
-def _train_step(
+def _step(
     net: AnytimeNet, state: Any, images: Any, labels: Any, rate: Any, *, scheme: Scheme
 ) -> Any:
     def total(net: AnytimeNet) -> Any:
@@ -107,6 +105,9 @@ def _train_step(
     parameters = nnx.state(net, nnx.Param)
     nnx.update(net, jax.tree.map(lambda p, g: p - rate * g, parameters, gradients))
     return kept
+
+
+_train_step: Any = nnx.jit(_step, static_argnames="scheme")
 
 
 def _name(path: tuple[Any, ...]) -> str:

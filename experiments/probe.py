@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from loss_balance.base import Scheme
 from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.reference_models.weights import Weights, initialise
 
+PROBES = {"torch": "TorchProbe", "tensorflow": "TensorFlowProbe", "jax": "JaxProbe"}
 Images = NDArray[np.float32]  # (B, H, W, C)
 Labels = NDArray[np.int64]  # (B,)
 Logits = list[NDArray[Any]]  # of each exit, (B, num_classes)
@@ -72,3 +74,10 @@ class Probe(Protocol):
 
         Compiled where that is the framework's habit. Returns the losses, (steps, num_exits).
         """
+
+
+def probe_of(framework: str) -> Probe:
+    """The probe of an installed framework."""
+    module = import_module(f"loss_balance.experiments.{framework}_probe")
+    probe: Probe = getattr(module, PROBES[framework])()
+    return probe

@@ -11,6 +11,7 @@ from rich.table import Table
 from loss_balance.experiments import network_verification as networks
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.isolation import installed
+from loss_balance.experiments.probe import PROBES
 from loss_balance.experiments.verification import STEPS, TOLERANCE, Verdict, verify
 
 console = Console()
@@ -38,13 +39,13 @@ def show(sequences: int, seed: int) -> bool:
     return all(verdict.agrees for verdict in verdicts)
 
 
-def show_networks() -> bool:
+def show_networks(*, full_size: bool) -> bool:
     """Compares the networks of all installed frameworks, and returns whether all agree.
 
     Raises:
         UserError: a framework cannot be run.
     """
-    names = [name for name in installed() if name in networks.PROBES]
+    names = [name for name in installed() if name in PROBES]
     if len(names) < 2:
         console.print(f"Networks: {' '.join(names) or 'no framework'} alone here, none to compare.")
         return True
@@ -52,20 +53,20 @@ def show_networks() -> bool:
         tempfile.TemporaryDirectory() as folder,
         console.status(f"networks in {', '.join(names)}: inference, gradients, training"),
     ):
-        verdicts = list(networks.verify(Path(folder)))
+        verdicts = list(networks.verify(Path(folder), full_size=full_size))
     table = Table(title="Networks: worst difference from any other framework", title_justify="left")
-    table.add_column("framework", no_wrap=True)
-    for heading, allowed in networks.TOLERANCE.items():
-        table.add_column(f"{heading}\nat most {allowed:g}", justify="right")
-    table.add_column("verdict")
-    for verdict in verdicts:
-        row = (f"{verdict.worst[heading]:.1e}" for heading in networks.TOLERANCE)
-        table.add_row(verdict.framework, *row, "agrees" if verdict.agrees else "DIFFERS")
+    table.add_column("")
+    for heading in ("at most", *names):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for kind, allowed in networks.TOLERANCE.items():
+        table.add_row(kind, f"{allowed:g}", *(f"{v.worst[kind]:.1e}" for v in verdicts))
+    table.add_row("", "", *("agrees" if v.agrees else "DIFFERS" for v in verdicts))
     console.print(table)
+    large = f"{', '.join(networks.FULL_SIZE)} in inference at 224x224; " if full_size else ""
     console.print(
-        "Each relative to the largest such value of the same network; "
-        f"{', '.join(name for name, _ in networks.TRAINED)} trained, "
-        f"{', '.join(networks.FULL_SIZE)} in inference at 224x224."
+        "Each relative to the largest such value of the same network. Small networks with every "
+        f"kind of part; {large}an epoch of resann-1-4 on {networks.SOURCE.name} with AdaLoss in "
+        "each learner."
     )
     return all(verdict.agrees for verdict in verdicts)
 

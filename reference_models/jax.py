@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
     ) from error
 from jax import Array
 
-from loss_balance.reference_models.jax_checkpoint import recomputed
+from loss_balance.reference_models.jax_checkpoint import recomputed, recomputed_head, whole
 from loss_balance.reference_models.jax_units import KINDS
 from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.reference_models.weights import Weights, check, initialise
@@ -71,15 +71,25 @@ class AnytimeNet(nnx.Module):
             ValueError: images of another shape than the spec's.
         """
         self._check(x)
-        features: Any = (x,) if self.checkpoint else x
-        run = recomputed if self.checkpoint else _run
-        features = run(self.stem, features)
+        if self.checkpoint:
+            return self._recomputing(x)
+        features: Any = self.stem(x)
         answers = []
         for i, unit in enumerate(self.units):
-            features = run(unit, features)
+            features = unit(features)
             if str(i) in self.exits:
-                answers.append(run(self.exits[str(i)], _coarsest(features)))
-        return [logits for (logits,) in answers] if self.checkpoint else answers
+                answers.append(self.exits[str(i)](_coarsest(features)))
+        return answers
+
+    def _recomputing(self, x: Array) -> list[Array]:
+        features = recomputed(self.stem, whole(x))
+        answers = []
+        for i, unit in enumerate(self.units):
+            features = recomputed(unit, features)
+            if str(i) in self.exits:
+                logits, features = recomputed_head(self.exits[str(i)], features)
+                answers.append(logits)
+        return answers
 
     def anytime(self, x: Array) -> Generator[Array, Any, None]:
         """As a call in evaluation mode, one exit at a time and nothing beyond those consumed.
@@ -171,10 +181,6 @@ def _abstract(part: Any, dtype: Any) -> Any:
     """The part's module without arrays: none is made only to be overwritten."""
     kind = KINDS[type(part).__name__]
     return nnx.eval_shape(lambda: kind(part, dtype=dtype, rngs=nnx.Rngs(0)))
-
-
-def _run(part: Any, features: Any) -> Any:
-    return part(features)
 
 
 def _coarsest(features: Any) -> Any:

@@ -9,77 +9,99 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from loss_balance.reference_models.jax_multiscale import MultiScaleUnit
 from loss_balance.reference_models.jax_units import DenseUnit
 
-# In place of a map stand the pieces whose concatenation it is: a unit that reads all that was made
-# before it would otherwise keep a copy of all that for itself.
-Pieces = tuple[Array, ...]
 
+class Features(NamedTuple):
+    """What parts pass on, and what it is made of.
 
-def recomputed(part: nnx.Module, features: Any) -> Any:
-    """`part(features)` and its updates, but its backward pass starts from `features` again.
-
-    Args:
-        part: to be called.
-        features: `Pieces` in place of a map, or a list of them in place of a list of maps.
-
-    Returns:
-        The same of what the part returns.
+    A dense unit puts a few channels behind all that was made before. Were its input kept for the
+    backward pass, so would be a copy of all that, for every unit. Instead the pieces are kept, each
+    once, and put together again.
     """
+
+    maps: Any  # an array, or a list of them: as the parts take and return it
+    pieces: Any  # in place of each array a tuple of those that it is the concatenation of
+
+
+def whole(x: Array) -> Features:
+    """Of one map, in one piece."""
+    return Features(x, (lax.stop_gradient(x),))
+
+
+def recomputed(part: nnx.Module, given: Features) -> Features:
+    """`part(given.maps)` and its updates, but its backward pass starts from the pieces again."""
+    maps = _twice(_call, part, given)
+    made = lax.stop_gradient(maps)
     if isinstance(part, DenseUnit):
-        return (*features, _twice(_grow, part, features))
+        return Features(maps, _extended(given.pieces, made))
     if isinstance(part, MultiScaleUnit):
-        grown = zip(features[part.dropped :], _twice(_grow, part, features), strict=True)
-        return [(*old, *new) for old, new in grown]
-    made = _twice(_call, part, features)
-    return [(x,) for x in made] if isinstance(made, list) else (made,)
+        kept = given.pieces[part.dropped :]
+        return Features(maps, [_extended(*pair) for pair in zip(kept, made, strict=True)])
+    return Features(maps, jax.tree.map(lambda x: (x,), made))
 
 
-def _call(part: Any, features: Any) -> Any:
-    return part(_joined(features))
+def recomputed_head(head: nnx.Module, given: Features) -> tuple[Array, Features]:
+    """(logits, features to go on with), recomputed like a unit.
+
+    The maps go through, so that the head's backward pass waits for those of all later units;
+    otherwise gradients of all heads might wait in memory at the same time.
+    """
+    logits, maps = _twice(_call_beside, head, given)
+    return logits, given._replace(maps=maps)
 
 
-def _grow(part: DenseUnit | MultiScaleUnit, features: Any) -> Any:
-    return part.grow(_joined(features))
+def _call(part: Any, maps: Any) -> Any:
+    return part(maps)
 
 
-def _joined(features: Any) -> Any:
-    if isinstance(features, list):
-        return [_joined(pieces) for pieces in features]
-    return features[0] if len(features) == 1 else jnp.concatenate(features, axis=-1)
+def _call_beside(head: Any, maps: Any) -> Any:
+    return head(maps[-1] if isinstance(maps, list) else maps), maps
 
 
-def _twice(run: Callable[[Any, Any], Any], part: nnx.Module, features: Any) -> Any:
+def _extended(pieces: tuple[Array, ...], made: Array) -> tuple[Array, ...]:
+    """With what `made` has behind them."""
+    return (*pieces, made[..., sum(piece.shape[-1] for piece in pieces) :])
+
+
+def _joined(pieces: Any) -> Any:
+    if isinstance(pieces, list):
+        return [_joined(each) for each in pieces]
+    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=-1)
+
+
+def _twice(run: Callable[[Any, Any], Any], part: nnx.Module, given: Features) -> Any:
     graph, state = nnx.split(part)
-    made, state = _pure(run, graph, state, features)
+    made, state = _pure(run, graph, state, *given)
     nnx.update(part, state)
     return made
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _pure(run: Callable[[Any, Any], Any], graph: Any, state: Any, features: Any) -> Any:
-    """(what `run` makes of the features, the part's state after it)."""
+def _pure(run: Callable[[Any, Any], Any], graph: Any, state: Any, maps: Any, pieces: Any) -> Any:
+    """(what `run` makes of the maps, the part's state after it)."""
+    del pieces  # for the backward pass
     part = nnx.merge(graph, state)
-    return run(part, features), nnx.state(part)
+    return run(part, maps), nnx.state(part)
 
 
-def _forward(run: Callable[[Any, Any], Any], graph: Any, state: Any, features: Any) -> Any:
-    return _pure(run, graph, state, features), (state, features)
+def _forward(run: Callable[[Any, Any], Any], graph: Any, state: Any, maps: Any, pieces: Any) -> Any:
+    return _pure(run, graph, state, maps, pieces), (state, pieces)
 
 
 def _backward(run: Callable[[Any, Any], Any], graph: Any, kept: Any, cotangents: Any) -> Any:
-    state, features = kept
-    features = jax.tree.map(partial(_not_before, jax.tree.leaves(cotangents[0])), features)
-    _, pullback = jax.vjp(partial(_pure.fun, run, graph), state, features)
-    return pullback(cotangents)
+    state, pieces = kept
+    maps = _joined(jax.tree.map(partial(_not_before, jax.tree.leaves(cotangents[0])), pieces))
+    _, pullback = jax.vjp(lambda *given: _pure.fun(run, graph, *given, None), state, maps)
+    return *pullback(cotangents), None
 
 
 def _not_before(arrivals: list[Array], x: Array) -> Array:

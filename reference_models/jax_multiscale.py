@@ -75,15 +75,10 @@ class MultiScaleUnit(nnx.Module):
 
     def __call__(self, maps: Sequence[Array]) -> list[Array]:
         """Maps with `in_channels` to maps with `growth` more, those dropped left out."""
-        kept = zip(maps[self.dropped :], self.grow(maps), strict=True)
-        return [jnp.concatenate((old, *new), axis=-1) for old, new in kept]
-
-    def grow(self, maps: Sequence[Array]) -> list[list[Array]]:
-        """The new channels alone: for each scale kept, what its edges make."""
-        grown: list[list[Array]] = [[] for _ in maps[self.dropped :]]
+        found = [[x] for x in maps[self.dropped :]]
         for name, source, target in self.edges:
-            grown[target].append(getattr(self, name)(maps[source]))
-        return grown
+            found[target].append(getattr(self, name)(maps[source]))
+        return [jnp.concatenate(features, axis=-1) for features in found]
 
 
 class MultiScaleTransition(nnx.Module):

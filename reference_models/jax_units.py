@@ -117,12 +117,10 @@ class DenseUnit(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, in_channels) to (B, H, W, in_channels + growth)."""
-        return jnp.concatenate((x, self.grow(x)), axis=-1)
-
-    def grow(self, x: Array) -> Array:
-        """The new channels alone: (B, H, W, growth)."""
         y = self.conv1(nnx.relu(self.norm1(x)))
-        return self.conv2(nnx.relu(self.norm2(y))) if self.bottleneck else y
+        if self.bottleneck:
+            y = self.conv2(nnx.relu(self.norm2(y)))
+        return jnp.concatenate((x, y), axis=-1)
 
 
 class DenseTransition(nnx.Module):

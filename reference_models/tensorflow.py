@@ -53,8 +53,8 @@ class AnytimeNet(keras.Model):
     Args:
         spec: what to build.
         seed: of the first weights, `weights.initialise(spec, seed)`.
-        checkpoint: in training, compute each unit again in the backward pass instead of keeping
-            what is inside it: less memory, more time, the same results.
+        checkpoint: in training, compute each unit and head again in the backward pass instead of
+            keeping what is inside it: less memory, more time, the same results.
         **options: of every Keras model: `name`, `trainable`, `dtype` (a policy for all layers).
     """
 
@@ -154,12 +154,11 @@ class AnytimeNet(keras.Model):
             x = self.stem(x, training=training)
         first = self.spec.exits[k - 1] + 1 if k else 0
         last = self.spec.exits[k]
+        run = recomputed if self.checkpoint and training else partial(_run, training=training)
         for i in range(first, last + 1):
-            unit = getattr(self, f"unit{i}")
-            recompute = self.checkpoint and training
-            x = recomputed(unit, x) if recompute else unit(x, training=training)
+            x = run(getattr(self, f"unit{i}"), x)
         coarsest = x[-1] if isinstance(x, (list, tuple)) else x
-        return x, getattr(self, f"exit{last}")(coarsest, training=training)
+        return x, run(getattr(self, f"exit{last}"), coarsest)
 
     def _check_shape(self, x: Any) -> None:
         if tuple(x.shape[1:]) != self.spec.input_shape:
@@ -228,6 +227,10 @@ def _input_shape(layer: Layer) -> tuple[int | None, ...]:
 def _wide(variable: keras.Variable) -> str:
     """NumPy has no bfloat16."""
     return "float64" if variable.dtype == "float64" else "float32"
+
+
+def _run(part: keras.layers.Layer, maps: Any, training: bool) -> Any:
+    return part(maps, training=training)
 
 
 def _on_tensorflow() -> bool:

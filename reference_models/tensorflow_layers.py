@@ -95,7 +95,8 @@ def recomputed(layer: keras.layers.Layer, maps: Any) -> Any:
         maps: a tensor or a list of them.
     """
     trainable, state = layer.trainable_variables, layer.non_trainable_variables
-    values = [ops.convert_to_tensor(variable) for variable in (*trainable, *state)]
+    # A copy is a tensor; eagerly TensorFlow would count the gradient of a variable twice.
+    values = [ops.copy(variable) for variable in (*trainable, *state)]
     tensors = [*keras.tree.flatten(maps), *values[: len(trainable)]]
     written: list[keras.Variable] = []
     made: list[Any] = []  # the structure of the result

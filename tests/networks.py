@@ -12,15 +12,14 @@ from numpy_network import Oracle, training_loss
 
 from loss_balance.adaloss import AdaLoss
 from loss_balance.experiments.probe import Probe, random_batch, random_weights
-from loss_balance.reference_models import families, weights
-from loss_balance.reference_models.multiscale import (
-    MultiScaleStem,
-    MultiScaleTransition,
-    MultiScaleUnit,
+from loss_balance.experiments.small_networks import (
+    CHAINS,
+    MULTISCALE,
+    SMALL,
+    SPARSE,
 )
-from loss_balance.reference_models.parts import ConvHead, ImageStem, LinearHead
+from loss_balance.reference_models import families, weights
 from loss_balance.reference_models.spec import AnytimeSpec
-from loss_balance.reference_models.units import BottleneckUnit
 from loss_balance.schemes import Constant
 
 # Per "<name>/<classes>", by an independent counter: parameters, exits (the layer before each, as
@@ -28,42 +27,6 @@ from loss_balance.schemes import Constant
 # all heads so far, multiply_adds_alone with that head only.
 COUNTS = json.loads((Path(__file__).parent / "data" / "network_counts.json").read_text())
 
-# Height and width differ, so that a swap shows; an exit after every unit, and after every second.
-SMALL = families.resann(2, 4, 3, input_shape=(8, 12, 3))
-SPARSE = families.resann(3, 6, 5, input_shape=(12, 8, 2), period=2)
-BOTTLENECK = AnytimeSpec(  # ResANN for ILSVRC: stem, all shortcuts; an odd side is halved
-    "bottleneck",
-    input_shape=(20, 28, 3),
-    stem=ImageStem(3, 4),
-    units=(
-        BottleneckUnit(4, 2, 8),
-        BottleneckUnit(8, 2, 8),
-        BottleneckUnit(8, 4, 16, stride=2),
-        BottleneckUnit(16, 4, 16),
-    ),
-    exits=(1, 3),
-    heads=(LinearHead(8, 3), LinearHead(16, 3)),
-)
-DENSE = families.denseann(3, 4, 3, input_shape=(8, 12, 2), period=2)
-DENSE_BASIC = families.denseann(2, 3, 4, input_shape=(12, 8, 3), bottleneck=0, reduction=0.7)
-MULTISCALE = AnytimeSpec(  # MSDNet for ILSVRC, small: scales dropped one by one
-    "multiscale",
-    input_shape=(40, 56, 3),
-    stem=MultiScaleStem(3, (4, 6, 8), downsample=True),
-    units=(
-        MultiScaleUnit((4, 6, 8), (2, 3, 4), (1, 2, 4)),
-        MultiScaleUnit((6, 9, 12), (2, 3, 4), (1, 2, 4)),
-        MultiScaleTransition((8, 12, 16), (4, 6, 8)),
-        MultiScaleUnit((4, 6, 8), (3, 4), (1, 2, 4)),
-        MultiScaleUnit((9, 12), (3, 4), (2, 4)),
-        MultiScaleTransition((12, 16), (6, 8)),
-        MultiScaleUnit((6, 8), (4,), (2, 4)),
-        MultiScaleUnit((12,), (4,), (4,)),
-    ),
-    exits=(1, 4, 7),
-    heads=(ConvHead(16, 10, 3), ConvHead(16, 16, 3), ConvHead(16, 10, 3)),
-)
-CHAINS = (SMALL, SPARSE, BOTTLENECK, DENSE, DENSE_BASIC, MULTISCALE)  # every kind of part
 LARGE = ("resann50", "denseann169", "msdnet38")  # at ImageNet's size
 
 

@@ -28,10 +28,8 @@ from loss_balance.experiments.training import Interruption, train
 from loss_balance.reference_models import weights
 
 FILES = {"config.json", "metrics.jsonl", "checkpoint.npz", "previous.npz", "weights.npz"}
-FILES |= {"result.json"}
-WRITES = (
-    10  # of a run of three epochs: the config, the empty metrics, two per epoch, two at the end
-)
+FILES |= {"statistics.npz", "result.json"}
+WRITES = 11  # config, empty metrics, two in each of three epochs, three at the end
 
 
 def go_on(epoch, step, loss):

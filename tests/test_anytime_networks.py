@@ -23,8 +23,7 @@ from loss_balance.anytime import (
     predict,
     top_probability,
 )
-from loss_balance.experiments.network_verification import probe_of
-from loss_balance.experiments.probe import random_batch, random_weights
+from loss_balance.experiments.probe import probe_of, random_batch, random_weights
 from loss_balance.reference_models import families
 
 SMALL = families.resann(1, 4, 5, input_shape=(8, 12, 3))

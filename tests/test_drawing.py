@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from networks import CHAINS, MULTISCALE
 
 pytest.importorskip("matplotlib")
 
 from matplotlib.patches import FancyBboxPatch
 
 from loss_balance.experiments.drawing import draw, picture
+from loss_balance.experiments.small_networks import CHAINS, MULTISCALE
 from loss_balance.reference_models.multiscale import MultiScaleUnit
 
 

@@ -24,7 +24,15 @@ def test_the_core_loads_no_framework():
 
 
 @pytest.mark.parametrize(
-    "module", ["backends.numpy", "reference_models.spec", "reference_models.families"]
+    "module",
+    [
+        "anytime",
+        "eann",
+        "backends.numpy",
+        "reference_models.spec",
+        "reference_models.families",
+        "reference_models.weights",
+    ],
 )
 def test_what_needs_numpy_only_loads_no_framework(module):
     assert not modules_after(f"import loss_balance.{module}") & set(FRAMEWORKS)
@@ -35,6 +43,7 @@ def test_what_needs_numpy_only_loads_no_framework(module):
     [
         ("backends.torch", {"torch"}),
         ("reference_models.torch", {"torch"}),
+        ("reference_models.tensorflow", {"tensorflow", "keras"}),
         ("experiments.torch_probe", {"torch"}),
         ("backends.jax", {"jax", "flax"}),
         ("backends.tensorflow", {"tensorflow", "keras"}),
@@ -53,6 +62,7 @@ def test_an_adapter_loads_its_own_framework_alone(module, own):
     [
         ("backends.torch", "torch", "torch"),
         ("reference_models.torch", "torch", "torch"),
+        ("reference_models.tensorflow", "keras", "tensorflow"),
         ("backends.tensorflow", "keras", "tensorflow"),
         ("backends.jax", "jax", "jax"),
         ("backends.jax", "flax", "jax"),

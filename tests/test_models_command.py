@@ -9,14 +9,21 @@ from networks import COUNTS
 
 pytest.importorskip("typer")
 
+from rich.console import Console
 from typer.testing import CliRunner
 
+from loss_balance.experiments import models
 from loss_balance.experiments.cli import app
 from loss_balance.reference_models import families
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    monkeypatch.setattr(models, "console", Console(width=120))
+
+
 def printed(*arguments):
-    done = CliRunner().invoke(app, ["models", *arguments], env={"COLUMNS": "120"})
+    done = CliRunner().invoke(app, ["models", *arguments])
     assert done.exit_code == 0, done.output
     return done.output
 

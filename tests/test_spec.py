@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import BOTTLENECK, CHAINS, COUNTS, MULTISCALE, SMALL, SPARSE, counted
+from networks import COUNTS, counted
 from networks import published_position as position
 
+from loss_balance.experiments.small_networks import BOTTLENECK, CHAINS, MULTISCALE, SMALL, SPARSE
 from loss_balance.reference_models import config, families
 from loss_balance.reference_models.layers import BatchNorm, Conv, Linear
 from loss_balance.reference_models.multiscale import (

@@ -6,7 +6,9 @@ import weakref
 
 import numpy as np
 import pytest
-from networks import DENSE, MULTISCALE, SMALL, all_kinds, assert_same, random_batch, random_weights
+from networks import all_kinds, assert_same, random_batch, random_weights
+
+from loss_balance.experiments.small_networks import DENSE, MULTISCALE, SMALL
 
 torch = pytest.importorskip("torch")
 

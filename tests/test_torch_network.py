@@ -10,8 +10,6 @@ import pytest
 from networks import (
     CHAINS,
     COUNTS,
-    SMALL,
-    SPARSE,
     NetworkContract,
     all_kinds,
     assert_same,
@@ -24,6 +22,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from loss_balance.experiments.small_networks import SMALL, SPARSE  # noqa: E402
 from loss_balance.experiments.torch_probe import TorchProbe, native  # noqa: E402
 from loss_balance.reference_models import families  # noqa: E402
 from loss_balance.reference_models.torch import AnytimeNet  # noqa: E402

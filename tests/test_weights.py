@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from networks import SMALL, SPARSE, assert_same, random_weights
+from networks import assert_same, random_weights
 
+from loss_balance.experiments.small_networks import SMALL, SPARSE
 from loss_balance.reference_models import families, weights
 
 

@@ -1,0 +1,70 @@
+"""The comparison of networks would notice what differs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("grain")
+
+from loss_balance.experiments import network_verification
+from loss_balance.experiments.isolation import QUIET, installed
+from loss_balance.experiments.probe import PROBES
+from loss_balance.experiments.small_networks import CHAINS
+from loss_balance.reference_models import config
+
+
+def arrays():
+    rng = np.random.default_rng(0)
+    kinds = network_verification.TOLERANCE
+    return {f"{kind}/net/{i}": rng.normal(size=4) for kind in kinds for i in range(2)}
+
+
+@pytest.mark.parametrize("kind", network_verification.TOLERANCE)
+@pytest.mark.parametrize("change", [1e-2, np.nan])
+def test_a_network_that_differs_would_be_noticed(kind, change):
+    ours, theirs = arrays(), arrays()
+    theirs[f"{kind}/net/1"][2] += change
+
+    def verdict():
+        worst = {}
+        for name, gap in network_verification._differences(ours, theirs):
+            worst[name] = max(gap, worst.get(name, 0.0))
+        return network_verification.Verdict("here", worst)
+
+    assert not verdict().agrees
+    theirs = arrays()
+    assert verdict().agrees
+    assert set(verdict().worst) == set(network_verification.TOLERANCE)
+
+
+def test_a_learner_without_weight_decay_would_be_noticed():
+    pytest.importorskip("sklearn")
+    framework = next((name for name in installed() if name in PROBES), None)
+    if framework is None:
+        pytest.skip("no framework is installed here")
+    code = f"""
+from dataclasses import replace
+from loss_balance.experiments import network_verification as verification
+
+right = verification._epoch({framework!r})
+verification.RECIPE = replace(verification.RECIPE, weight_decay=0.0)
+print(max(gap for _, gap in verification._differences(right, verification._epoch({framework!r}))))
+"""
+    gap = float(run_code(code))
+    assert gap > 3 * network_verification.TOLERANCE["learner's epoch"]
+
+
+def run_code(code):
+    """In a process of its own, where the framework is the only one."""
+    environment = os.environ | QUIET
+    return subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
+
+
+def test_every_kind_of_part_is_compared():
+    found = {type(part) for spec in CHAINS for part in (spec.stem, *spec.units, *spec.heads)}
+    assert found == set(config.KINDS.values())
