@@ -26,8 +26,8 @@ def draw(combined: Combined) -> bytes:
     with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}):
         figure = Figure(figsize=(12, 5.2), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        _panel(left, combined, "multiply_adds")
-        _panel(right, combined, "milliseconds")
+        panel(left, combined, "multiply_adds")
+        panel(right, combined, "milliseconds")
         left.set_ylabel("test error, %")
         handles, labels = left.get_legend_handles_labels()
         left.legend(handles[::-1], labels[::-1])
@@ -36,7 +36,8 @@ def draw(combined: Combined) -> bytes:
     return data.getvalue()
 
 
-def _panel(axes: Axes, combined: Combined, unit: Unit) -> None:
+def panel(axes: Axes, combined: Combined, unit: Unit) -> None:
+    """Test error by budget in one unit, a line per predictor."""
     labelled: set[str] = set()
     for curve in reversed(combined.curves):  # ensembles last, on top
         label, style = _style(curve)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +13,7 @@ import loss_balance
 from loss_balance import eann
 from loss_balance.experiments import eann_plot
 from loss_balance.experiments.ensemble import UNITS, Combined, Curve, Unit
+from loss_balance.experiments.page import embedded, render
 from loss_balance.experiments.run_folder import write_atomically, write_json
 
 FRACTIONS = {"1/8": 0.125, "1/4": 0.25, "1/2": 0.5, "3/4": 0.75, "1": 1.0}  # of the ensemble's cost
@@ -35,7 +34,7 @@ def write(folder: Path, combined: Combined, setting: Setting) -> None:
     write_json(folder / "summary.json", summary(combined, setting))
     picture = eann_plot.draw(combined)
     write_atomically(folder / "eann.png", picture)
-    write_atomically(folder / "eann.html", _page(combined, setting, picture).encode())
+    write_atomically(folder / "eann.html", _page(combined, setting, picture))
 
 
 def show(console: Console, combined: Combined, setting: Setting) -> None:
@@ -228,23 +227,16 @@ def _linear(combined: Combined) -> str:
     )
 
 
-def _page(combined: Combined, setting: Setting, picture: bytes) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("loss_balance.experiments", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _page(combined: Combined, setting: Setting, picture: bytes) -> bytes:
     tables = [(heading(ensemble), ORDER, order(ensemble)) for ensemble in combined.ensembles]
     tables.append((COST_HEADING, COST, costs(combined)))
     title = "Test error, %, by budget in multiply-adds"
     tables.append((title, budget_headings(combined), by_budget(combined)))
-    return environment.get_template("eann.html.j2").render(
+    return render(
+        "eann.html.j2",
         title=f"Exponential ensembles on {setting.data}",
-        version=loss_balance.__version__,
         findings=findings(combined, setting),
         tables=tables,
-        picture=base64.b64encode(picture).decode(),
+        picture=embedded(picture),
         runs=[network.run for network in combined.networks],
     )

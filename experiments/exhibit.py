@@ -12,11 +12,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from loss_balance.experiments.finished import FinishedRun
 from loss_balance.experiments.plots import png
 from loss_balance.experiments.run_folder import write_atomically
-
-METRICS = ("train_loss", "test_loss", "test_error")
+from loss_balance.experiments.trained import METRICS, Trained
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def show(exhibit: Exhibit, console: Console) -> None:
         console.print(f"• {line}", highlight=False)
 
 
-def write(exhibit: Exhibit, runs: Iterable[FinishedRun], folder: Path) -> list[Path]:
+def write(exhibit: Exhibit, runs: Iterable[Trained], folder: Path) -> list[Path]:
     """NAME.csv (the table), NAME-runs.csv (each exit of each run) and NAME.png, as paths."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
@@ -65,12 +63,11 @@ def as_csv(rows: Iterable[Sequence[object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _run_rows(runs: Iterable[FinishedRun]) -> list[tuple[object, ...]]:
+def _run_rows(runs: Iterable[Trained]) -> list[tuple[object, ...]]:
     header = ("run", "network", "data", "scheme", "seed", "exit", "multiply_adds")
     rows: list[tuple[object, ...]] = [(*header, *METRICS)]
     for _, run in sorted({run.folder: run for run in runs}.items()):
-        config = run.config
-        about = (run.folder.name, config["network"], run.source.name, run.scheme, config["seed"])
+        about = (run.folder.name, run.spec.name, run.source.name, run.scheme, run.config["seed"])
         measured = zip(run.spec.costs(), *(run.result[metric] for metric in METRICS), strict=True)
         for number, (cost, *values) in enumerate(measured, 1):
             rows.append((*about, number, cost.multiply_adds, *values))

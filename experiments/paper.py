@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib as mpl
 from rich.console import Console
 
-from loss_balance.experiments import paper_figures, paper_tables
+from loss_balance.experiments import (
+    paper_fig2a,
+    paper_fig4,
+    paper_fig5a,
+    paper_fig5c,
+    paper_tables,
+)
 from loss_balance.experiments.compare import Options, plan
 from loss_balance.experiments.comparison import Comparison
 from loss_balance.experiments.data import Source
@@ -18,7 +24,7 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.exhibit import Exhibit, show, write
 from loss_balance.experiments.paper_settings import setting
 from loss_balance.experiments.plots import STYLE
-from loss_balance.experiments.pool import Pool, Trained
+from loss_balance.experiments.pool import Pool, TrainedRuns
 from loss_balance.experiments.training import Run
 
 console = Console()
@@ -51,13 +57,17 @@ class Study:
 
     schemes: tuple[str, ...]
     runs: Callable[[Sequence[Comparison]], list[Run]]
-    exhibit: Callable[[Sequence[Comparison], Trained], Exhibit]
+    exhibit: Callable[[Sequence[Comparison], TrainedRuns], Exhibit]
+    validation: bool = False  # always hold some training images out
 
 
 STUDIES = {
-    "fig2a": Study(("const", "half-end", "adaloss"), paper_figures.runs_2a, paper_figures.fig2a),
-    "fig4": Study(("const", "adaloss"), paper_figures.runs_4, paper_figures.fig4),
-    "fig5c": Study(("adaloss",), paper_tables.all_runs, paper_figures.fig5c),
+    "fig2a": Study(("const", "half-end", "adaloss"), paper_fig2a.runs_2a, paper_fig2a.fig2a),
+    "fig4": Study(("const", "adaloss"), paper_fig4.runs_4, paper_fig4.fig4),
+    "fig5a": Study(
+        ("adaloss", "const", "opt"), paper_fig5a.runs_5a, paper_fig5a.fig5a, validation=True
+    ),
+    "fig5c": Study(("adaloss",), paper_tables.all_runs, paper_fig5c.fig5c),
     "table3a": Study(
         ("const", "linear", "adaloss", "opt"), paper_tables.all_runs, paper_tables.table3a
     ),
@@ -74,6 +84,7 @@ def redo(name: str, request: Request, out: Path, jobs: int) -> bool:
         UserError: an option or a file is not as it must be.
     """
     study = STUDIES[name]
+    request = replace(request, validation=request.validation or study.validation)
     comparisons = prepare(name, request, study.schemes)
     images = {comparison.source: comparison.images for comparison in comparisons}
     try:
@@ -109,7 +120,7 @@ def prepare(name: str, request: Request, schemes: tuple[str, ...]) -> list[Compa
                 source=source,
                 network=network,
                 schemes=schemes,
-                epochs=request.epochs,
+                epochs=chosen.epochs if request.epochs is None else request.epochs,
                 learning_rate=request.learning_rate,
                 batch_size=request.batch_size,
                 seeds=request.seeds,

@@ -117,6 +117,13 @@ _redo(
     resann50:resann101 or msdnet32:msdnet38, 4d and 4e.
     """,
 )
+_redo(
+    "fig5a",
+    """Ensembles of growing networks, of AdaLoss and of constant weights, and OPT (Fig. 5a).
+
+    A tenth of the training images, 5,000 at most, chooses which answers are used.
+    """,
+)
 _redo("fig5c", "AdaLoss's final weights of one network on several data sets (Fig. 5c).")
 _redo(
     "table3a",

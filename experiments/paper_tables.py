@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from loss_balance.experiments.comparison import AT, OPT, Comparison, Outcome, outcome
 from loss_balance.experiments.exhibit import Exhibit
+from loss_balance.experiments.paper_common import Values, number, panel, subject
 from loss_balance.experiments.paper_numbers import TABLE_3A, TABLE_3B
 from loss_balance.experiments.plots import COLORS
-from loss_balance.experiments.pool import Trained
+from loss_balance.experiments.pool import TrainedRuns
 from loss_balance.experiments.training import Run
-
-Values = NDArray[np.float64]
 
 
 def all_runs(comparisons: Sequence[Comparison]) -> list[Run]:
@@ -24,26 +22,12 @@ def all_runs(comparisons: Sequence[Comparison]) -> list[Run]:
     return [run for comparison in comparisons for run in comparison.runs()]
 
 
-def measured(comparison: Comparison, trained: Trained) -> Outcome:
+def measured(comparison: Comparison, trained: TrainedRuns) -> Outcome:
     """The comparison's own outcome, from runs in the pool."""
     return outcome(comparison, {run.name: trained[run].result for run in comparison.runs()})
 
 
-def subject(comparisons: Sequence[Comparison]) -> str:
-    """Which networks on which data, of how many epochs and seeds, for a title."""
-    networks = ", ".join(dict.fromkeys(c.spec.name for c in comparisons))
-    data = ", ".join(dict.fromkeys(c.source.name for c in comparisons))
-    epochs = ", ".join(dict.fromkeys(str(c.recipe.epochs) for c in comparisons))
-    seeds = len(comparisons[0].seeds)
-    return f"{networks} on {data}; {epochs} epochs, {seeds} seed{'s' * (seeds > 1)}"
-
-
-def number(value: float, digits: int = 2, sign: bool = False) -> str:
-    """As text, with n/a for what is undefined, such as a ratio to an error of zero."""
-    return f"{value:{'+' * sign}.{digits}f}" if np.isfinite(value) else "n/a"
-
-
-def table3a(comparisons: Sequence[Comparison], trained: Trained) -> Exhibit:
+def table3a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     """The average over networks and data sets of each scheme's error relative to OPT's, %."""
     outcomes = [measured(comparison, trained) for comparison in comparisons]
     every = {
@@ -98,20 +82,17 @@ def _findings_3a(mean: dict[str, Values], defined: NDArray[np.bool_]) -> list[st
 
 def _figure_3a(mean: dict[str, Values]) -> Figure:
     """The paper has no plot of it: here beside the table's own numbers, dashed."""
-    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
-    axes = figure.subplots()
+    title = "Table 3a: here solid, the paper's numbers dashed"
+    axes = panel(title, "fraction of the total cost", "test error over OPT's, %")
     for name, values in mean.items():
         axes.plot(range(len(AT)), values, "o-", color=COLORS[name], label=name)
         axes.plot(range(len(AT)), TABLE_3A[name], "--", color=COLORS[name], linewidth=1)
     axes.set_xticks(range(len(AT)), AT)
-    axes.set_xlabel("fraction of the total cost")
-    axes.set_ylabel("test error over OPT's, %")
-    axes.set_title("Table 3a: here solid, the paper's numbers dashed")
     axes.legend()
-    return figure
+    return axes.figure
 
 
-def table3b(comparisons: Sequence[Comparison], trained: Trained) -> Exhibit:
+def table3b(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     """The test error of each network with constant weights and with AdaLoss, %."""
     outcomes = [measured(comparison, trained) for comparison in comparisons]
     rows, findings = [], []
@@ -154,8 +135,8 @@ def _paper_row(network: str) -> str:
 
 def _figure_4f(outcomes: Sequence[Outcome]) -> Figure:
     """As the paper's Fig. 4f: the error of each exit against the cost, a line per network."""
-    figure = Figure(figsize=(6.2, 4.2), layout="constrained")
-    axes: Axes = figure.subplots()
+    title, across = "Table 3b, as in Fig. 4f", "FLOPs, two per multiply-add"
+    axes = panel(title, across, "test error, %", size=(6.2, 4.2))
     for k, o in enumerate(outcomes):
         for scheme, style in (("const", "s--"), ("adaloss", "o-")):
             curve = o.curves[scheme]
@@ -163,8 +144,5 @@ def _figure_4f(outcomes: Sequence[Outcome]) -> Figure:
             label = f"{o.comparison.spec.name}, {scheme}"
             error = 100 * curve.test_error.mean(axis=0)
             axes.plot(flops, error, style, color=f"C{k}", markersize=4, label=label)
-    axes.set_xlabel("FLOPs, two per multiply-add")
-    axes.set_ylabel("test error, %")
-    axes.set_title("Table 3b, as in Fig. 4f")
     axes.legend(fontsize=7)
-    return figure
+    return axes.figure

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loss_balance.experiments import finished
+from loss_balance.experiments import trained
 from loss_balance.experiments.data import Source
-from loss_balance.experiments.finished import FinishedRun
 from loss_balance.experiments.progress import check_jobs, execute_with_bars
+from loss_balance.experiments.trained import Trained
 from loss_balance.experiments.training import Run
 
-Trained = dict[Run, FinishedRun]  # by the run as it was asked for
+TrainedRuns = dict[Run, Trained]  # by the run as it was asked for
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Pool:
 
     def train(
         self, runs: Iterable[Run], jobs: int, images: Mapping[Source, int], console: Console
-    ) -> Trained:
+    ) -> TrainedRuns:
         """All `runs`, of which only those are trained that no command has finished before.
 
         Args:
@@ -49,7 +49,7 @@ class Pool:
         if missing:
             longest_first = sorted(missing, key=lambda run: (-_work(run, images), run.name))
             execute_with_bars(longest_first, self.folder, jobs, images, console)
-        return {run: finished.read(self.folder / known.name) for run, known in named.items()}
+        return {run: trained.read(self.folder / known.name) for run, known in named.items()}
 
     def _has(self, run: Run) -> bool:
         return (self.folder / run.name / "result.json").exists()

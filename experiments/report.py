@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 import loss_balance
 from loss_balance.experiments import plots
 from loss_balance.experiments.comparison import AT, FRACTIONS, OPT, Outcome
+from loss_balance.experiments.page import embedded, render
 from loss_balance.experiments.run_folder import write_atomically, write_json
 
 TITLES = {"train_loss": "training loss", "test_error": "test error"}
@@ -23,8 +22,7 @@ def write(folder: Path, measured: Outcome, config: dict[str, Any]) -> None:
     write_json(folder / "summary.json", summary(measured, config))
     picture = plots.draw(folder, measured)
     write_atomically(folder / "curves.png", picture)
-    page = _page(measured, config, picture)
-    write_atomically(folder / "report.html", page.encode())
+    write_atomically(folder / "report.html", _page(measured, config, picture))
 
 
 def summary(measured: Outcome, config: dict[str, Any]) -> dict[str, Any]:
@@ -128,22 +126,15 @@ def _and(parts: Sequence[str]) -> str:
     return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
 
 
-def _page(measured: Outcome, config: dict[str, Any], picture: bytes) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("loss_balance.experiments", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+def _page(measured: Outcome, config: dict[str, Any], picture: bytes) -> bytes:
+    return render(
+        "report.html.j2",
         title=f"{measured.comparison.spec.name} on {config['data']}",
-        version=loss_balance.__version__,
         findings=findings(measured),
         tables=[(heading(measured, metric), table(measured, metric)) for metric in TITLES],
         fractions=AT,
         exits=exit_numbers(measured),
-        picture=base64.b64encode(picture).decode(),
+        picture=embedded(picture),
         config=config,
         has_opt=OPT in measured.curves,
         seeds=len(measured.comparison.seeds),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -20,6 +20,8 @@ from loss_balance.experiments.engine import Engine, check_installed
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.execution import use_one_thread
 from loss_balance.experiments.preparation import Preparation
+from loss_balance.experiments.recipes import Recipe
+from loss_balance.experiments.run_folder import read_metrics
 from loss_balance.reference_models.config import from_config
 from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.reference_models.weights import load as read_npz
@@ -33,7 +35,9 @@ SCHEMES = {
     "UncertaintyWeighting": "uw",
     "SoftmaxInverse": "uw-so",
     "DynamicWeightAverage": "dwa",
+    "Single": "opt",
 }  # class to the name that the command line gives it
+METRICS = ("train_loss", "test_loss", "test_error")  # of `result.json`, per exit
 FILES = ("config.json", "result.json", "weights.npz", "statistics.npz")
 
 WARM_UP = 3  # runs before times count: compilation, caches
@@ -70,17 +74,43 @@ class Trained:
     """One run folder."""
 
     folder: Path
+    config: dict[str, Any]  # as of `Run.config`
+    result: dict[str, list[float]]  # as of `training.train`
     spec: AnytimeSpec
     scheme: str  # as the command line calls it
+    recipe: Recipe
     source: Source
-    fingerprint: str  # of the data
-    framework: str
-    test_error: tuple[float, ...]  # of each exit on the split that the run was tested on
+    engine: Engine
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data."""
+        return str(self.config["fingerprint"])
+
+    @property
+    def framework(self) -> str:
+        """It was trained in."""
+        return self.engine.framework
+
+    @property
+    def test_error(self) -> tuple[float, ...]:
+        """Of each exit on the split that the run was tested on."""
+        return tuple(self.result["test_error"])
 
     @property
     def validation_error(self) -> tuple[float, ...] | None:
         """Of each exit, on training images that were held out; None if none were."""
         return self.test_error if self.source.validation else None
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """As of `run_folder.read_metrics`."""
+        return read_metrics(self.folder)
+
+    @property
+    def loss_weights(self) -> NDArray[np.float64]:
+        """The weight of each exit's loss after each epoch, (epochs, exits)."""
+        return np.array([epoch["loss_weight"] for epoch in self.metrics])
 
     @cached_property
     def preparation(self) -> Preparation:
@@ -95,17 +125,26 @@ class Trained:
         except ValueError as error:
             raise UserError(f"{self.folder / 'weights.npz'}: {error}") from error
 
+    def data(self, path: Path | None = None) -> Dataset:
+        """The data as training saw them, from `path` if they have moved.
+
+        Raises:
+            UserError: they are gone, or others than the run was trained on.
+        """
+        source = self.source if path is None else replace(self.source, path=path)
+        data = source.load()
+        if data.fingerprint() != self.fingerprint:
+            raise UserError(f"{self.folder} was trained on other data than {source.name} now is")
+        return data
+
     def test_data(self) -> Dataset:
         """The data with its own test split, which no training image is in.
 
         Raises:
             UserError: they are gone, or others than the run was trained on.
         """
-        if self.source.load().fingerprint() != self.fingerprint:
-            raise UserError(
-                f"{self.folder} was trained on other data than {self.source.name} now is"
-            )
-        return replace(self.source, validation=False).load()
+        data = self.data()
+        return replace(self.source, validation=False).load() if self.source.validation else data
 
     def errors(self, data: Dataset) -> tuple[float, ...]:
         """Error rate of each exit over the test split of `data`."""
@@ -136,17 +175,35 @@ def read(folder: Path) -> Trained:
     try:
         config = json.loads((folder / "config.json").read_text())
         result = json.loads((folder / "result.json").read_text())
+        recipe = config["recipe"]
         return Trained(
             folder,
+            config,
+            {metric: list(map(float, result[metric])) for metric in METRICS},
             from_config(config["spec"]),
             _scheme(config["scheme"]),
+            Recipe(**{**recipe, "milestones": tuple(recipe["milestones"])}),
             Source.from_config(config["data"]),
-            config["fingerprint"],
-            Engine(**config["engine"]).framework,
-            tuple(result["test_error"]),
+            Engine(**config["engine"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is not as training left it: {error!r}") from error
+
+
+def find(places: Sequence[Path]) -> list[Trained]:
+    """The runs in each place: a run's folder, or all finished runs somewhere below it.
+
+    Raises:
+        UserError: a place has none, or one is not as training left it.
+    """
+    runs: dict[Path, Trained] = {}
+    for place in places:
+        folders = [file.parent for file in sorted(place.rglob("result.json"))]
+        if not folders:
+            raise UserError(f"RUNS must have finished runs in them, {place} has none")
+        for folder in folders:
+            runs.setdefault(folder.resolve(), read(folder))
+    return list(runs.values())
 
 
 def _scheme(text: str) -> str:

@@ -1,0 +1,48 @@
+"""What the paper's figures and tables have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from loss_balance.experiments.comparison import Comparison
+from loss_balance.experiments.pool import TrainedRuns
+from loss_balance.experiments.training import Run
+
+Values = NDArray[np.float64]
+
+
+def of_all_seeds(comparison: Comparison, name: str) -> list[Run]:
+    """Those of one scheme."""
+    return [comparison.run(name, seed) for seed in comparison.seeds]
+
+
+def mean_of(runs: Sequence[Run], metric: str, trained: TrainedRuns) -> Values:
+    """Over the runs, per exit."""
+    mean: NDArray[np.float64] = np.mean([trained[run].result[metric] for run in runs], axis=0)
+    return mean
+
+
+def subject(comparisons: Sequence[Comparison]) -> str:
+    """Which networks on which data, of how many epochs and seeds, for a title."""
+    networks = ", ".join(dict.fromkeys(c.spec.name for c in comparisons))
+    data = ", ".join(dict.fromkeys(c.source.name for c in comparisons))
+    epochs = ", ".join(dict.fromkeys(str(c.recipe.epochs) for c in comparisons))
+    seeds = len(comparisons[0].seeds)
+    return f"{networks} on {data}; {epochs} epochs, {seeds} seed{'s' * (seeds > 1)}"
+
+
+def number(value: float, digits: int = 2, sign: bool = False) -> str:
+    """As text, with n/a for what is undefined, such as a ratio to an error of zero."""
+    return f"{value:{'+' * sign}.{digits}f}" if np.isfinite(value) else "n/a"
+
+
+def panel(title: str, across: str, up: str, size: tuple[float, float] = (5.2, 3.8)) -> Axes:
+    """An empty figure of one pair of axes."""
+    axes: Axes = Figure(figsize=size, layout="constrained").subplots()
+    axes.set(title=title, xlabel=across, ylabel=up)
+    return axes
