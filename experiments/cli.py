@@ -24,8 +24,11 @@ from loss_balance.experiments.data import Source
 from loss_balance.experiments.eann_cli import eann
 from loss_balance.experiments.engine import engine
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.evaluate_cli import evaluate
 from loss_balance.experiments.execution import cores
 from loss_balance.experiments.predict_cli import predict
+from loss_balance.experiments.report_cli import report
+from loss_balance.experiments.train_cli import train
 
 app = typer.Typer(
     add_completion=False,
@@ -120,8 +123,11 @@ def compare(
         raise typer.Exit(130)
 
 
-app.command()(eann)
+app.command()(train)
+app.command()(evaluate)
 app.command()(predict)
+app.command()(eann)
+app.command()(report)
 
 
 @app.command()

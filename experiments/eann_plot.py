@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import matplotlib as mpl
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from loss_balance.experiments.ensemble import Combined, Curve, Unit
-from loss_balance.experiments.plots import COLORS, MILLION
+from loss_balance.experiments.plots import COLORS, MILLION, STYLE, png
 
 LABELS: dict[Unit, str] = {
     "multiply_adds": "budget, million multiply-adds",
@@ -23,7 +22,7 @@ FORMAT = StrMethodFormatter("{x:g}")
 
 def draw(combined: Combined) -> bytes:
     """The PNG."""
-    with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(12, 5.2), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         panel(left, combined, "multiply_adds")
@@ -31,9 +30,7 @@ def draw(combined: Combined) -> bytes:
         left.set_ylabel("test error, %")
         handles, labels = left.get_legend_handles_labels()
         left.legend(handles[::-1], labels[::-1])
-        data = io.BytesIO()
-        figure.savefig(data, format="png", dpi=120, metadata={"Software": None})
-    return data.getvalue()
+        return png(figure)
 
 
 def panel(axes: Axes, combined: Combined, unit: Unit) -> None:

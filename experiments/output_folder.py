@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,18 @@ def _discard(folder: Path, names: Sequence[str]) -> None:
 
 
 def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [f"{k} {before.get(k)!r} is now {now[k]!r}" for k in now if before.get(k) != now[k]]
+    old, new = dict(flattened(before)), dict(flattened(now))
+    changed = [f"{k} {old.get(k)!r} is now {v!r}" for k, v in new.items() if old.get(k) != v]
     if changed:
         raise UserError(
             f"--resume needs the options that {folder} began with; {'; '.join(changed)}"
         )
+
+
+def flattened(config: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Nested names and values, without a network's layers: they follow from its name and data."""
+    for key, value in config.items():
+        if isinstance(value, dict) and key != "spec":
+            yield from flattened(value, f"{prefix}{key} ")
+        elif key != "spec":
+            yield f"{prefix}{key}", value

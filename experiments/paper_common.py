@@ -41,8 +41,11 @@ def number(value: float, digits: int = 2, sign: bool = False) -> str:
     return f"{value:{'+' * sign}.{digits}f}" if np.isfinite(value) else "n/a"
 
 
-def panel(title: str, across: str, up: str, size: tuple[float, float] = (5.2, 3.8)) -> Axes:
-    """An empty figure of one pair of axes."""
-    axes: Axes = Figure(figsize=size, layout="constrained").subplots()
+def panel(
+    title: str, across: str, up: str, size: tuple[float, float] = (5.2, 3.8)
+) -> tuple[Figure, Axes]:
+    """An empty figure with its one pair of axes."""
+    figure = Figure(figsize=size, layout="constrained")
+    axes: Axes = figure.subplots()
     axes.set(title=title, xlabel=across, ylabel=up)
-    return axes
+    return figure, axes

@@ -84,14 +84,14 @@ def _findings_2a(over: dict[str, Values]) -> list[str]:
 
 def _figure_2a(over: dict[str, Values]) -> Figure:
     """Depth across, relative increase up, a line per scheme; OPT is the zero line."""
-    axes = panel("Fig. 2a", "depth (exit)", "training loss over OPT's, %")
+    figure, axes = panel("Fig. 2a", "depth (exit)", "training loss over OPT's, %")
     for name, values in over.items():
         depth = range(1, len(values) + 1)
         axes.plot(depth, values, "o-", color=COLORS[name], markersize=4, label=name)
     axes.axhline(0, color=COLORS[OPT], linewidth=1, label="opt")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
-    return axes.figure
+    return figure
 
 
 def _exits(comparison: Comparison) -> range:

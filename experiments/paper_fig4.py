@@ -59,7 +59,10 @@ def fig4(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         ("cost / small network's", "small, AdaLoss", "large, const"),
         tuple(rows),
         FIG_4,
-        (f"Average over {len(pairs)} pairs: {sizes}.", *_findings_4(grid, mean)),
+        (
+            f"Average over {len(pairs)} pair{'s' * (len(pairs) > 1)}: {sizes}.",
+            *_findings_4(grid, mean),
+        ),
         _figure_4(grid, mean),
     )
 
@@ -90,7 +93,7 @@ def _findings_4(grid: Values, mean: dict[str, Values]) -> list[str]:
 
 def _figure_4(grid: Values, mean: dict[str, Values]) -> Figure:
     """As Fig. 4a-e: cost in small networks across, relative extra error up."""
-    axes = panel(
+    figure, axes = panel(
         "Fig. 4",
         "cost over the small network's total",
         "error over the small network's final one, %",
@@ -101,7 +104,7 @@ def _figure_4(grid: Values, mean: dict[str, Values]) -> Figure:
         axes.plot(grid[here], values[here], color=COLORS[name], label=labels[name])
     axes.axhline(0, color="black", linewidth=0.8)
     axes.legend()
-    return axes.figure
+    return figure
 
 
 def _pairs(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Comparison]]:

@@ -14,6 +14,7 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.exhibit import Exhibit
 from loss_balance.experiments.paper_common import number, panel, subject
 from loss_balance.experiments.paper_numbers import FIG_5A
+from loss_balance.experiments.plots import MILLION
 from loss_balance.experiments.pool import TrainedRuns
 from loss_balance.experiments.training import Run
 
@@ -37,10 +38,12 @@ def fig5a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     """Test error by budget, as `loss-balance eann` finds it."""
     runs = [trained[run] for run in runs_5a(comparisons)]
     combined = combine(measure(runs, REPEATS))
-    columns = [text.replace("\n", ", ") for text in eann_report.budget_headings(combined)]
+    columns = [text.partition("\n")[0] for text in eann_report.budget_headings(combined)]
+    total = combined.ensembles[0].total("multiply_adds") / MILLION
     return Exhibit(
         "fig5a",
-        f"Test error, %, by budget in ensemble costs: {subject(comparisons)}",
+        f"Test error, %, at shares of the ensemble's {total:.2f} million multiply-adds: "
+        f"{subject(comparisons)}",
         tuple(columns),
         tuple(tuple(row) for row in eann_report.by_budget(combined)),
         FIG_5A,
@@ -80,8 +83,8 @@ def _percent(error: float | None) -> float:
 
 def _figure(combined: Combined) -> Figure:
     """Budget across, test error up, both in logarithms, a line per predictor."""
-    axes = panel("Fig. 5a", "", "test error, %", size=(6.2, 4.6))
+    figure, axes = panel("Fig. 5a", "", "test error, %", size=(6.2, 4.6))
     eann_plot.panel(axes, combined, "multiply_adds")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], fontsize=7)
-    return axes.figure
+    return figure

@@ -69,13 +69,13 @@ def _findings_5c(weights: dict[str, Values], final: dict[str, float]) -> list[st
 
 def _figure_5c(weights: dict[str, Values]) -> Figure:
     """Exit across, weight up, a line per data set."""
-    axes = panel("Fig. 5c", "exit", "weight of the exit's loss")
+    figure, axes = panel("Fig. 5c", "exit", "weight of the exit's loss")
     for name, values in weights.items():
         axes.plot(range(1, len(values) + 1), values, "o-", markersize=4, label=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, 1.05)
     axes.legend()
-    return axes.figure
+    return figure
 
 
 def _final_weights(comparison: Comparison, trained: TrainedRuns) -> Values:

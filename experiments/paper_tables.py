@@ -47,9 +47,15 @@ def table3a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         tuple(columns),
         tuple(rows),
         "Table 3a, beside each column: 12 ResANNs on CIFAR10, CIFAR100 and SVHN.",
-        tuple(_findings_3a(mean, defined)),
+        (f"Exits compared: {_exits(outcomes)}.", *_findings_3a(mean, defined)),
         _figure_3a(mean),
     )
+
+
+def _exits(outcomes: Sequence[Outcome]) -> str:
+    """Per network, at the four fractions, counted from 1."""
+    exits = {o.comparison.spec.name: [k + 1 for k in o.comparison.exits] for o in outcomes}
+    return "; ".join(f"{name} {', '.join(map(str, these))}" for name, these in exits.items())
 
 
 def _pair(pair: tuple[float, float]) -> tuple[str, str]:
@@ -83,13 +89,13 @@ def _findings_3a(mean: dict[str, Values], defined: NDArray[np.bool_]) -> list[st
 def _figure_3a(mean: dict[str, Values]) -> Figure:
     """The paper has no plot of it: here beside the table's own numbers, dashed."""
     title = "Table 3a: here solid, the paper's numbers dashed"
-    axes = panel(title, "fraction of the total cost", "test error over OPT's, %")
+    figure, axes = panel(title, "fraction of the total cost", "test error over OPT's, %")
     for name, values in mean.items():
         axes.plot(range(len(AT)), values, "o-", color=COLORS[name], label=name)
         axes.plot(range(len(AT)), TABLE_3A[name], "--", color=COLORS[name], linewidth=1)
     axes.set_xticks(range(len(AT)), AT)
     axes.legend()
-    return axes.figure
+    return figure
 
 
 def table3b(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
@@ -110,6 +116,8 @@ def table3b(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         exits = ", ".join(str(index + 1) for index in o.comparison.exits)
         change = ", ".join(number(x, sign=True) for x in errors["adaloss"] - errors["const"])
         findings.append(f"{label} (exits {exits}): AdaLoss against const {change} points.")
+    factor = comparisons[0].adaloss.final_weight
+    findings.append(f"AdaLoss's final weight is multiplied by {factor:g}; on ILSVRC the paper's 2.")
     columns = ("network, scheme", *(text for at in AT for text in (at, "paper")))
     return Exhibit(
         "table3b",
@@ -136,7 +144,7 @@ def _paper_row(network: str) -> str:
 def _figure_4f(outcomes: Sequence[Outcome]) -> Figure:
     """As the paper's Fig. 4f: the error of each exit against the cost, a line per network."""
     title, across = "Table 3b, as in Fig. 4f", "FLOPs, two per multiply-add"
-    axes = panel(title, across, "test error, %", size=(6.2, 4.2))
+    figure, axes = panel(title, across, "test error, %", size=(6.2, 4.2))
     for k, o in enumerate(outcomes):
         for scheme, style in (("const", "s--"), ("adaloss", "o-")):
             curve = o.curves[scheme]
@@ -145,4 +153,4 @@ def _figure_4f(outcomes: Sequence[Outcome]) -> Figure:
             error = 100 * curve.test_error.mean(axis=0)
             axes.plot(flops, error, style, color=f"C{k}", markersize=4, label=label)
     axes.legend(fontsize=7)
-    return axes.figure
+    return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -25,7 +26,7 @@ COLORS = {
     "dwa": "C9",
     OPT: "black",
 }
-STYLE = {"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}
+STYLE: dict[Any, Any] = {"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}
 MILLION = 1e6
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from loss_balance.experiments import trained
 from loss_balance.experiments.data import Source
-from loss_balance.experiments.progress import check_jobs, execute_with_bars
+from loss_balance.experiments.progress import check_jobs, execute_with_bars, work
 from loss_balance.experiments.trained import Trained
 from loss_balance.experiments.training import Run
 
@@ -47,7 +47,7 @@ class Pool:
             f"{len(set(named.values()))} runs, {len(missing)} of them to train.", highlight=False
         )
         if missing:
-            longest_first = sorted(missing, key=lambda run: (-_work(run, images), run.name))
+            longest_first = sorted(missing, key=lambda run: (-work(run, images), run.name))
             execute_with_bars(longest_first, self.folder, jobs, images, console)
         return {run: trained.read(self.folder / known.name) for run, known in named.items()}
 
@@ -62,8 +62,3 @@ def name_of(run: Run) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     scheme = type(run.scheme).__name__.lower()
     return f"{run.spec.name}-{run.source.name}-{scheme}-seed{run.seed}-{digest}"
-
-
-def _work(run: Run, images: Mapping[Source, int]) -> int:
-    """Multiply-adds of the forward passes of all epochs."""
-    return run.spec.costs()[-1].multiply_adds * run.recipe.epochs * images[run.source]

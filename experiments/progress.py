@@ -28,6 +28,11 @@ def check_jobs(jobs: int) -> None:
         raise UserError(f"jobs must be a whole number of at least 1, got {jobs}")
 
 
+def work(run: Run, images: Mapping[Source, int]) -> int:
+    """Multiply-adds of the forward passes of all epochs."""
+    return run.spec.costs()[-1].multiply_adds * run.recipe.epochs * images[run.source]
+
+
 def execute_with_bars(
     runs: Sequence[Run], folder: Path, jobs: int, images: Mapping[Source, int], console: Console
 ) -> Results:
@@ -62,10 +67,7 @@ class Bars:
         self.progress = progress
         self.runs = {run.name: run for run in runs}
         self.batches = {run.name: run.recipe.batches(images[run.source]) for run in runs}
-        self.work = {
-            run.name: run.spec.costs()[-1].multiply_adds * run.recipe.epochs * images[run.source]
-            for run in runs
-        }
+        self.work = {run.name: work(run, images) for run in runs}
         self.share = dict.fromkeys(self.work, 0.0)  # of each run, done
         self.total = progress.add_task("all runs", total=sum(self.work.values()), note="")
         self.bars: dict[str, TaskID] = {}

@@ -23,6 +23,15 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.learner import Arrays, Learner
 from loss_balance.reference_models.weights import load as read_npz
 
+FILES = (
+    "metrics.jsonl",
+    "checkpoint.npz",
+    "previous.npz",
+    "weights.npz",
+    "statistics.npz",
+    "result.json",
+)  # beside config.json
+
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The epochs of a run: `epoch`, `train_loss` and `loss_weight` per exit."""
