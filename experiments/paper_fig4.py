@@ -60,7 +60,7 @@ def fig4(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         tuple(rows),
         FIG_4,
         (
-            f"Average over {len(pairs)} pair{'s' * (len(pairs) > 1)}: {sizes}.",
+            f"Pairs averaged ({len(pairs)}): {sizes}.",
             *_findings_4(grid, mean),
         ),
         _figure_4(grid, mean),

@@ -16,7 +16,7 @@ from loss_balance.experiments.run_folder import write_atomically
 from loss_balance.experiments.trained import Trained, find
 
 console = Console()
-COLUMNS = ("run", "network", "data", "scheme", "seed", "epochs", *AT, "training loss, last exit")
+COLUMNS = ("network", "data", "scheme", "seed", "epochs", *AT, "last exit's training loss", "run")
 MARK = b"Written by loss-balance report "  # tells its pages from a user's
 Rows = list[list[str]]
 
@@ -63,7 +63,6 @@ def row(name: str, run: Trained) -> list[str]:
     """As COLUMNS has it; errors at the fractions of the cost, %."""
     errors = [100 * run.test_error[run.spec.latest_exit(fraction)] for fraction in FRACTIONS]
     return [
-        name,
         run.spec.name,
         _data(run),
         run.scheme,
@@ -71,6 +70,7 @@ def row(name: str, run: Trained) -> list[str]:
         str(run.recipe.epochs),
         *(f"{error:.2f}" for error in errors),
         f"{run.result['train_loss'][-1]:.4f}",
+        name,
     ]
 
 
@@ -98,11 +98,7 @@ def by_data(runs: Iterable[Trained]) -> dict[str, list[Trained]]:
 def configurations(runs: Sequence[Trained]) -> tuple[dict[str, str], list[dict[str, str]]]:
     """What all configurations share, and per run the rest; without the networks' layers."""
     flat = [{key: str(value) for key, value in flattened(run.config)} for run in runs]
-    shared = {
-        key: value
-        for key, value in flat[0].items()
-        if all(other.get(key) == value for other in flat)
-    }
+    shared = {k: v for k, v in flat[0].items() if all(other.get(k) == v for other in flat)}
     rest = [{k: v for k, v in config.items() if k not in {*shared, "name"}} for config in flat]
     return shared, rest
 

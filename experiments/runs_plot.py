@@ -24,11 +24,11 @@ def curves(runs: Sequence[Trained]) -> bytes:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(12, 4.4), layout="constrained")
         error, loss, time = figure.subplots(1, 3)
-        networks = list(dict.fromkeys(run.spec.name for run in runs))
+        networks = list(dict.fromkeys(_network(run) for run in runs))
         labelled: set[str] = set()
         for run in runs:
             style = _style(run, networks)
-            label = f"{run.spec.name}, {run.scheme}"
+            label = f"{_network(run)}, {run.scheme}"
             shown = None if label in labelled else label
             labelled.add(label)
             cost = np.array([cost.multiply_adds for cost in run.spec.costs()]) / MILLION
@@ -63,17 +63,22 @@ def weights(runs: Sequence[Trained]) -> bytes:
             colors = mpl.colormaps["viridis"](np.linspace(0, 0.92, exits))
             for k, color in enumerate(colors):
                 axes.plot(range(1, epochs + 1), over_time[:, k], color=color, label=f"exit {k + 1}")
-            title = f"{run.spec.name}, {run.scheme}, seed {run.config['seed']}"
-            _finish(axes, title, "epoch")
+            _finish(axes, run.folder.name, "epoch")
+            axes.title.set_fontsize(7)
             axes.legend(fontsize=6, ncols=1 + exits // 9)
         for axes in figure.axes[len(runs) :]:
             axes.set_axis_off()
         return png(figure)
 
 
+def _network(run: Trained) -> str:
+    """The name of the whole network, for one that is cut after an exit too."""
+    return run.spec.name.partition(".exit")[0]
+
+
 def _style(run: Trained, networks: Sequence[str]) -> dict[str, Any]:
     """Colour by scheme, line by network; seeds look alike."""
-    line = LINES[networks.index(run.spec.name) % len(LINES)]
+    line = LINES[networks.index(_network(run)) % len(LINES)]
     marker = "*" if len(run.spec.exits) == 1 else "."
     color = COLORS.get(run.scheme, "C7")
     return {"color": color, "linestyle": line, "marker": marker, "alpha": 0.8, "linewidth": 1.2}
