@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from loss_balance.backends.numpy import Balancer
 from loss_balance.experiments import feed
 from loss_balance.experiments.dataset import Dataset
 from loss_balance.experiments.engine import Engine, engine
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.execution import learner
-from loss_balance.experiments.learner import Learner, prefixed
 from loss_balance.experiments.trained import Trained, read
 from loss_balance.experiments.training import Run
 from loss_balance.reference_models.weights import load as read_npz
@@ -101,8 +99,8 @@ def measure(run: Trained, data: Dataset, here: Engine) -> Evaluation:
     made = learner(_as_run(run, here), data)
     file = run.folder / "weights.npz"
     try:
-        _load(made, run, file)
-    except (ValueError, KeyError) as error:
+        made.load_weights(read_npz(file))
+    except ValueError as error:
         raise UserError(f"{file} must hold the weights of {run.spec.name}, got: {error}") from error
     loss, error_rate = made.evaluate(feed.evaluation(data, data.x_test, data.y_test))
     return Evaluation(run, here, len(data.y_test), np.array(loss), np.array(error_rate))
@@ -114,20 +112,6 @@ def _as_run(run: Trained, here: Engine) -> Run:
     seed = int(run.config["seed"])
     return Run(
         run.folder.name, run.spec, scheme, run.recipe, seed, run.source, run.fingerprint, here
-    )
-
-
-def _load(made: Learner, run: Trained, file: Path) -> None:
-    """The weights as a learner's state, with momenta and a balancer as before the first step."""
-    weights = read_npz(file)
-    still = {name: np.zeros_like(weights[name]) for name in run.spec.parameters()}
-    fresh = Balancer(Constant(len(run.spec.exits))).export_state()
-    made.load_state(
-        {
-            **prefixed("net", weights),
-            **prefixed("momentum", still),
-            **prefixed("balance", fresh),
-        }
     )
 
 

@@ -130,6 +130,13 @@ class JaxLearner:
     def weights(self) -> Arrays:
         return self._net().dump_weights()
 
+    def load_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        net = self._net()
+        net.load_weights(weights)
+        _, parameters, statistics = _taken_apart(net)
+        loaded = self.carried._replace(parameters=parameters, statistics=statistics)
+        self.carried = self._on_device(loaded)
+
     def state(self) -> Arrays:
         """`net`, `momentum` and `balance`, the first two under the spec's names."""
         momenta = optax.tree_utils.tree_get(self.carried.optimizer, "trace")

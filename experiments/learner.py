@@ -37,6 +37,9 @@ class Learner(Protocol):
     def weights(self) -> Arrays:
         """The network under the spec's names, for `weights.npz`."""
 
+    def load_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """The inverse of `weights`, in any framework; ValueError if it does not fit."""
+
     def state(self) -> Arrays:
         """All that training depends on, exactly."""
 

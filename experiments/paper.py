@@ -67,7 +67,7 @@ STUDIES = {
     "fig5a": Study(
         ("adaloss", "const", "opt"), paper_fig5a.runs_5a, paper_fig5a.fig5a, validation=True
     ),
-    "fig5c": Study(("adaloss",), paper_tables.all_runs, paper_fig5c.fig5c),
+    "fig5c": Study(("adaloss",), paper_fig5c.runs_5c, paper_fig5c.fig5c),
     "table3a": Study(
         ("const", "linear", "adaloss", "opt"), paper_tables.all_runs, paper_tables.table3a
     ),

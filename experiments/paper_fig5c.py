@@ -22,13 +22,18 @@ from loss_balance.experiments.paper_common import (
 )
 from loss_balance.experiments.paper_numbers import FIG_5C
 from loss_balance.experiments.pool import TrainedRuns
+from loss_balance.experiments.training import Run
+
+
+def runs_5c(comparisons: Sequence[Comparison]) -> list[Run]:
+    """AdaLoss on each data set."""
+    if len({comparison.spec.name for comparison in comparisons}) > 1:
+        raise UserError("fig5c takes one network, on several data sets")
+    return [run for comparison in comparisons for run in of_all_seeds(comparison, "adaloss")]
 
 
 def fig5c(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     """AdaLoss's weights at the end of training, of one network on several data sets."""
-    exits = {len(comparison.spec.exits) for comparison in comparisons}
-    if len({comparison.spec.name for comparison in comparisons}) > 1 or len(exits) > 1:
-        raise UserError("fig5c takes one network, on several data sets")
     weights = {c.source.name: _final_weights(c, trained) for c in comparisons}
     final = {
         c.source.name: 100 * mean_of(of_all_seeds(c, "adaloss"), "test_error", trained)[-1]
@@ -36,7 +41,7 @@ def fig5c(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     }
     rows = [
         (str(k + 1), *(number(values[k], 4) for values in weights.values()))
-        for k in range(exits.pop())
+        for k in range(len(comparisons[0].spec.exits))
     ]
     return Exhibit(
         "fig5c",
@@ -50,15 +55,13 @@ def fig5c(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
 
 
 def _findings_5c(weights: dict[str, Values], final: dict[str, float]) -> list[str]:
-    """From the easiest to the hardest data set, by the final error."""
+    """From the easiest to the hardest data set, by the final error; compared as printed."""
     order = sorted(weights, key=lambda name: final[name])
-    late = {name: float(w[len(w) // 2 :].sum() / w.sum()) for name, w in weights.items()}
-    shares = ", ".join(
-        f"{name} {100 * late[name]:.0f} % (final error {final[name]:.1f} %)" for name in order
-    )
-    rising = all(late[a] < late[b] for a, b in pairwise(order))
+    late = {name: round(100 * w[len(w) // 2 :].sum() / w.sum()) for name, w in weights.items()}
+    shares = ", ".join(f"{name} {late[name]} % (final error {final[name]:.1f} %)" for name in order)
     lines = [f"Share of the total weight on the later half of the exits: {shares}."]
     if len(order) > 1:
+        rising = all(late[easy] < late[hard] for easy, hard in pairwise(order))
         lines.append(
             "So the harder the data, the more on the late exits, as in the paper."
             if rising

@@ -140,6 +140,9 @@ class TensorFlowLearner:
     def weights(self) -> Arrays:
         return self.net.dump_weights()
 
+    def load_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        self.net.load_weights(weights)
+
     def state(self) -> Arrays:
         """`net`, `momentum` and `balance`, the first two under the spec's names."""
         momenta = {name: momentum.numpy() for name, momentum in self.momenta.items()}

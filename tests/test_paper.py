@@ -21,7 +21,7 @@ from loss_balance.experiments.recipes import RECIPES  # noqa: E402
 from loss_balance.reference_models import families, weights  # noqa: E402
 from loss_balance.reference_models.torch import AnytimeNet  # noqa: E402
 
-QUICK = ["--scale", "digits", "--epochs", "2", "--batch-size", "256"]
+QUICK = ["--scale", "digits", "--epochs", "2", "--batch-size", "256", "--jobs", "1"]
 ALL = ("table3a", "fig2a", "fig4", "fig5c", "table3b", "fig5a")
 SMALL = "resann-1-4"
 
