@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -13,6 +14,16 @@ from contract import STEPS
 from loss_balance.backends.jax import balance, init
 
 compiled = jax.jit(balance, static_argnames=("scheme", "axis_name", "names", "training"))
+
+
+@contextmanager
+def compiled_quickly():
+    """For tests in which most of the time goes into compiling what runs once."""
+    option = "jax_disable_most_optimizations"
+    before = jax.config.values[option]
+    jax.config.update(option, True)
+    yield
+    jax.config.update(option, before)
 
 
 def convert(losses, dtype):
