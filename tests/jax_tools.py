@@ -56,6 +56,12 @@ def assert_close(left, right):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), left, right)
 
 
+def cosine(found, wanted):
+    """Of the angle between two gradients by name: rounded, single numbers change sides of ReLUs."""
+    a, b = (np.concatenate([each[name].ravel() for name in wanted]) for each in (found, wanted))
+    return a @ b / np.sqrt((a @ a) * (b @ b))
+
+
 def loop(scheme, steps=STEPS):
     """(totals, state) of the plain Python loop."""
     state, totals = init(scheme), []

@@ -24,7 +24,7 @@ import jax.numpy as jnp  # noqa: E402
 import optax  # noqa: E402
 from jax import monitoring  # noqa: E402
 from jax.extend.core import ClosedJaxpr  # noqa: E402
-from jax_tools import compiled_quickly, restore, save  # noqa: E402
+from jax_tools import compiled_quickly, cosine, restore, save  # noqa: E402
 
 from loss_balance.experiments.jax_probe import JaxProbe  # noqa: E402
 from loss_balance.experiments.small_networks import SMALL, SPARSE  # noqa: E402
@@ -160,12 +160,6 @@ def test_bfloat16_trains_with_gradients_and_statistics_in_float32():
     moved = whole.dump_weights()
     for name, array in half.dump_weights().items():
         np.testing.assert_allclose(array, moved[name], rtol=0.01, atol=0.01, err_msg=name)
-
-
-def cosine(found, wanted):
-    """Of the angle between two gradients: single numbers change sides of ReLUs."""
-    a, b = (np.concatenate([each[name].ravel() for name in wanted]) for each in (found, wanted))
-    return a @ b / np.sqrt((a @ a) * (b @ b))
 
 
 class Compilations:
