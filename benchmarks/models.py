@@ -11,15 +11,16 @@ run interleaved; medians of the rounds' ratios with their quartiles.
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from timing import Step, measure, ratio
 
-from loss_balance.experiments.probe import probe_of, random_batch
+from loss_balance.experiments.probe import Images, Probe, probe_of, random_batch
 from loss_balance.reference_models import families
 
 ANYTIME = ("resann-3-16", "denseann-6-12", "msdnet-18")
@@ -34,9 +35,19 @@ def anytime_pairs(framework: str, batch: int) -> dict[str, tuple[Step, Step]]:
         net, images = probe.network(spec), random_batch(spec, batch)[0]
         pairs[name] = (
             lambda net=net, images=images: list(probe.anytime(net, images)),
-            lambda net=net, images=images: probe.predict(net, images),
+            _call(framework, probe, net, images),
         )
     return pairs
+
+
+def _call(framework: str, probe: Probe, net: Any, images: Images) -> Step:
+    """All logits at once; TensorFlow's probe calls eagerly, its users compile."""
+    if framework != "tensorflow":
+        return lambda: probe.predict(net, images)
+    import tensorflow as tf
+
+    compiled = tf.function(partial(net, training=False))
+    return lambda: [logits.numpy() for logits in compiled(images)]
 
 
 def show(console: Console, title: str, pairs: dict[str, tuple[Step, Step]], rounds: int) -> None:

@@ -296,8 +296,8 @@ def pairs() -> dict[str, tuple[Callable[[], Array], Callable[[], Array]]]:
         weights = ours.dump_weights()
         # The plain networks have their exits behind all units.
         in_order = sorted(spec.parameters(), key=lambda name: name.startswith("exit"))
-        for parameter, name in zip(parameters(plain), in_order, strict=True):
-            parameter.set_value(jnp.asarray(weights[name]))
+        for parameter, own in zip(parameters(plain), in_order, strict=True):
+            parameter.set_value(jnp.asarray(weights[own]))
         steps[name] = (train_step(ours), train_step(plain))
         first = [float(step()) for step in steps[name]]
         if not np.allclose(*first):

@@ -45,6 +45,9 @@ class AnytimeNet(nnx.Module):
             keeps each map once, not every concatenation. Not for forward-mode differentiation.
         dtype: of maps and convolutions, such as `jnp.bfloat16`; by default that of images and
             parameters. Parameters, statistics, their arithmetic and the logits are float32.
+
+    Raises:
+        ValueError: a part of the spec is of no kind that is known here.
     """
 
     def __init__(
@@ -149,8 +152,10 @@ class AnytimeNet(nnx.Module):
             ValueError: names or shapes do not fit, all in one message; nothing is changed then.
         """
         check(self.spec, weights)
-        for name, variable in self._variables():
-            variable.set_value(_placed_as(variable.get_value(), weights[name]))
+        own = dict(self._variables())
+        given = {name: np.array(weights[name], v.get_value().dtype) for name, v in own.items()}
+        for name, variable in own.items():
+            variable.set_value(_placed_as(variable.get_value(), given[name]))
 
     def dump_weights(self) -> Weights:
         """Copies of all weights for `load_weights` of any framework, in float32 or wider."""
@@ -179,7 +184,9 @@ class AnytimeNet(nnx.Module):
 
 def _abstract(part: Any, dtype: Any) -> Any:
     """The part's module without arrays: none is made only to be overwritten."""
-    kind = KINDS[type(part).__name__]
+    kind = KINDS.get(type(part).__name__)
+    if kind is None:
+        raise ValueError(f"a part must be one of {list(KINDS)}, got {part!r}")
     return nnx.eval_shape(lambda: kind(part, dtype=dtype, rngs=nnx.Rngs(0)))
 
 
@@ -225,8 +232,7 @@ def _first(logits: Array, count: int) -> Array:
     return logits if len(logits) == count else jnp.asarray(np.asarray(logits)[:count])
 
 
-def _placed_as(old: Any, new: Any) -> Array:
-    """A copy of `new` as an array in the dtype and on the devices of `old`."""
-    array = np.array(new, old.dtype)
+def _placed_as(old: Any, new: np.ndarray) -> Array:
+    """`new` as an array on the devices of `old`."""
     committed = isinstance(old, Array) and old.committed
-    return jax.device_put(array, old.sharding) if committed else jnp.asarray(array)
+    return jax.device_put(new, old.sharding) if committed else jnp.asarray(new)

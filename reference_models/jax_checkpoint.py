@@ -105,8 +105,12 @@ def _backward(run: Callable[[Any, Any], Any], graph: Any, kept: Any, cotangents:
 
 
 def _not_before(arrivals: list[Array], x: Array) -> Array:
-    """`x`, but XLA cannot know that and has to wait for the arrivals: nothing exceeds infinity."""
-    never = jnp.stack([jnp.ravel(arrival)[0] > jnp.inf for arrival in arrivals]).any()
+    """`x`, but XLA cannot know that and has to wait for the arrivals: nothing exceeds infinity.
+
+    Sums, for a single element XLA would compute apart from the rest, which it puts off: gradients
+    of all units' inputs would then be in memory at once.
+    """
+    never = jnp.stack([arrival.sum() > jnp.inf for arrival in arrivals]).any()
     return jnp.where(never, jnp.zeros((), x.dtype), x)
 
 

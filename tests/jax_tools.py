@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -13,6 +14,16 @@ from contract import STEPS
 from loss_balance.backends.jax import balance, init
 
 compiled = jax.jit(balance, static_argnames=("scheme", "axis_name", "names", "training"))
+
+
+@contextmanager
+def compiled_quickly():
+    """For tests in which most of the time goes into compiling what runs once."""
+    option = "jax_disable_most_optimizations"
+    before = jax.config.values[option]
+    jax.config.update(option, True)
+    yield
+    jax.config.update(option, before)
 
 
 def convert(losses, dtype):
@@ -43,6 +54,12 @@ def assert_same(left, right):
 
 def assert_close(left, right):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), left, right)
+
+
+def cosine(found, wanted):
+    """Of the angle between two gradients by name: rounded, single numbers change sides of ReLUs."""
+    a, b = (np.concatenate([each[name].ravel() for name in wanted]) for each in (found, wanted))
+    return a @ b / np.sqrt((a @ a) * (b @ b))
 
 
 def loop(scheme, steps=STEPS):

@@ -46,6 +46,8 @@ def test_what_needs_numpy_only_loads_no_framework(module):
         ("reference_models.tensorflow", {"tensorflow", "keras"}),
         ("experiments.torch_probe", {"torch"}),
         ("backends.jax", {"jax", "flax"}),
+        ("reference_models.jax", {"jax", "flax"}),
+        ("experiments.jax_probe", {"jax", "flax"}),
         ("backends.tensorflow", {"tensorflow", "keras"}),
     ],
 )
@@ -66,6 +68,8 @@ def test_an_adapter_loads_its_own_framework_alone(module, own):
         ("backends.tensorflow", "keras", "tensorflow"),
         ("backends.jax", "jax", "jax"),
         ("backends.jax", "flax", "jax"),
+        ("reference_models.jax", "jax", "jax"),
+        ("reference_models.jax", "flax", "jax"),
         ("experiments.cli", "typer", "experiments"),
     ],
 )
