@@ -178,3 +178,20 @@ MODULES: dict[type[parts.Part | parts.Head], type[PartLayer]] = {
     parts.LinearHead: LinearHead,
     parts.ConvHead: ConvHead,
 }
+
+
+def build(part: parts.Part | parts.Head, **options: Any) -> PartLayer:
+    """The layer for a part of a spec, without variables yet.
+
+    Args:
+        part: of a spec.
+        **options: of every Keras layer: `name`, `dtype`.
+
+    Raises:
+        ValueError: `MODULES` has none for its kind.
+    """
+    if type(part) not in MODULES:
+        raise ValueError(
+            f"a part must be one of {[kind.__name__ for kind in MODULES]}, got {part!r}"
+        )
+    return MODULES[type(part)](part, **options)

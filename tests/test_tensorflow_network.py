@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import gc
 import os
 import subprocess
@@ -241,3 +243,95 @@ def test_what_are_no_positions_in_the_batch_is_refused(kept):
     next(answers)
     with pytest.raises(ValueError, match="samples to keep must be"):
         answers.send(kept)
+
+
+@pytest.mark.parametrize(
+    "kept", [np.array([1, 3], np.uint8), np.array([1, 3]), [1, 3], tf.constant([1, 3])], ids=repr
+)
+def test_the_samples_to_keep_can_be_any_integers(kept):
+    net, (images, _) = filled(SPARSE), random_batch(SPARSE)
+    answers = net.anytime(images)
+    next(answers)
+    assert_close([answers.send(kept)], [net(images)[1].numpy()[[1, 3]]])
+
+
+def test_anytime_goes_on_with_one_sample_less_each_time_without_another_trace():
+    net, (images, _) = filled(DENSE), random_batch(DENSE, 5)
+    list(net.anytime(images))
+    run, answers, found = recording(net), net.anytime(images), []
+    for k in range(len(DENSE.exits)):
+        found.append(answers.send(np.arange(1, len(found[-1])) if k else None))
+    assert not run
+    assert_close(found, [logits[k:] for k, logits in enumerate(net(images))])
+
+
+def test_anytime_reads_the_weights_of_now():
+    """However they changed: set, trained, or read from a file."""
+    net, (images, _) = filled(SPARSE), random_batch(SPARSE)
+    before = [logits.numpy() for logits in net.anytime(images)]
+    optimizer = keras.optimizers.SGD(0.1)
+    net.save_weights("first.weights.h5")
+    ones = [tf.ones(v.shape) for v in net.trainable_variables]
+    for change in (
+        lambda: net.set_weights([w + 0.1 for w in net.get_weights()]),
+        lambda: optimizer.apply(ones, net.trainable_variables),
+        lambda: net(images, training=True),  # the statistics
+        lambda: net.load_weights("first.weights.h5"),
+    ):
+        change()
+        found = [logits.numpy() for logits in net.anytime(images)]
+        assert_close(found, net(images))
+        assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(found, before, strict=True))
+        before = found
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
+def test_no_gradient_flows_through_anytime(wrap):
+    net, (images, _) = filled(SPARSE), random_batch(SPARSE)
+    list(net.anytime(images))
+    found = []
+
+    def run():
+        with tf.GradientTape() as tape:
+            net(images, training=True)  # so that the tape watches all variables
+            total = tf.add_n([tf.reduce_sum(logits) for logits in net.anytime(images)])
+        found.extend(tape.gradient(total, [v.value for v in net.trainable_variables]))
+
+    wrap(run)()
+    assert set(found) == {None}
+
+
+def test_a_part_that_is_unknown_is_refused():
+    class Unknown(type(SMALL.stem)):
+        pass
+
+    spec = dataclasses.replace(SMALL, stem=Unknown(3, 4))
+    with pytest.raises(ValueError, match=r"must be one of \['ConvStem', .*got .*Unknown"):
+        AnytimeNet(spec)
+
+
+def test_images_of_another_shape_are_refused_before_anything_is_computed():
+    net, wrong = AnytimeNet(SPARSE), np.zeros((4, 2, 12, 8), np.float32)
+    run = recording(net)
+    for call in (net, net.anytime, tf.function(net), net.predict_on_batch):
+        with pytest.raises(ValueError, match=r"\(B, 12, 8, 2\), got \(4, 2, 12, 8\)"):
+            call(wrong)
+    assert not run
+
+
+def test_a_deep_copy_is_independent():
+    net, (images, _) = filled(SPARSE), random_batch(SPARSE)
+    expected = list(net.anytime(images))
+    other = copy.deepcopy(net)
+    assert_close(other.anytime(images), expected, 0.0)
+    other.load_weights(random_weights(SPARSE, seed=5))
+    assert_close(net.anytime(images), expected, 0.0)
+
+
+def test_a_network_that_is_dropped_leaves_no_memory_behind():
+    net, (images, _) = filled(SMALL), random_batch(SMALL)
+    list(net.anytime(images))
+    variables = [weakref.ref(v.value) for v in net.variables]
+    del net
+    gc.collect()
+    assert {variable() for variable in variables} == {None}
