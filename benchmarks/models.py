@@ -5,49 +5,36 @@
 
 Two tables. A training step (forward, backward, SGD) as a ratio to the same layers written plainly
 in that framework, without this package (`plain_<framework>.py`). And `anytime(x)` run to its end as
-a ratio to a call of the same network, each compiled where that is the framework's habit. Variants
-run interleaved; medians of the rounds' ratios with their quartiles.
+a ratio to calls of the same network, compiled where that is the framework's habit (`calls.py`).
+Variants run interleaved; medians of the rounds' ratios with their quartiles.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated
 
+import calls
 import typer
 from rich.console import Console
 from rich.table import Table
 from timing import Step, measure, ratio
 
-from loss_balance.experiments.probe import Images, Probe, probe_of, random_batch
+from loss_balance.experiments.probe import probe_of, random_batch
 from loss_balance.reference_models import families
 
 ANYTIME = ("resann-3-16", "denseann-6-12", "msdnet-18")
 
 
 def anytime_pairs(framework: str, batch: int) -> dict[str, tuple[Step, Step]]:
-    """Network to (all of `anytime`, a call), both in evaluation mode."""
-    probe = probe_of(framework)
+    """Network and way of calling it to (all of `anytime`, that call)."""
     pairs: dict[str, tuple[Step, Step]] = {}
     for name in ANYTIME:
         spec = families.get(name)
-        net, images = probe.network(spec), random_batch(spec, batch)[0]
-        pairs[name] = (
-            lambda net=net, images=images: list(probe.anytime(net, images)),
-            _call(framework, probe, net, images),
-        )
+        net, images = probe_of(framework).network(spec), random_batch(spec, batch)[0]
+        answers, *ways = getattr(calls, framework)(net, images).items()
+        pairs |= {f"{name}, {way}": (answers[1], call) for way, call in ways}
     return pairs
-
-
-def _call(framework: str, probe: Probe, net: Any, images: Images) -> Step:
-    """All logits at once; TensorFlow's probe calls eagerly, its users compile."""
-    if framework != "tensorflow":
-        return lambda: probe.predict(net, images)
-    import tensorflow as tf
-
-    compiled = tf.function(partial(net, training=False))
-    return lambda: [logits.numpy() for logits in compiled(images)]
 
 
 def show(console: Console, title: str, pairs: dict[str, tuple[Step, Step]], rounds: int) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Generator, Iterator, Mapping
-from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -19,9 +20,13 @@ except ModuleNotFoundError as error:
 from jax import Array
 
 from loss_balance.reference_models.jax_checkpoint import recomputed, recomputed_head, whole
+from loss_balance.reference_models.jax_segments import Segment, coarsest
 from loss_balance.reference_models.jax_units import KINDS
 from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.reference_models.weights import Weights, check, initialise
+
+# Of living networks. As an attribute it would be part of a network's structure.
+_SEGMENTS: WeakKeyDictionary[AnytimeNet, tuple[list[Any], list[Segment]]] = WeakKeyDictionary()
 
 
 class AnytimeNet(nnx.Module):
@@ -81,7 +86,7 @@ class AnytimeNet(nnx.Module):
         for i, unit in enumerate(self.units):
             features = unit(features)
             if str(i) in self.exits:
-                answers.append(self.exits[str(i)](_coarsest(features)))
+                answers.append(self.exits[str(i)](coarsest(features)))
         return answers
 
     def _recomputing(self, x: Array) -> list[Array]:
@@ -118,8 +123,10 @@ class AnytimeNet(nnx.Module):
 
     def _answers(self, x: Array) -> Generator[Array, Any, None]:
         count, features = len(x), x
-        for between, head, last in self._segments():
-            features, logits = _segment(between, head, features, last=last)
+        segments = self._segments()
+        for k, segment in enumerate(segments):
+            last = k == len(segments) - 1
+            features, logits = segment(features)
             kept = yield _first(logits, count)
             if kept is not None:
                 positions = _positions(kept, count)
@@ -127,14 +134,21 @@ class AnytimeNet(nnx.Module):
                 if not last:
                     features = _select(features, _padded(positions, len(logits)))
 
-    def _segments(self) -> Iterator[tuple[list[Any], Any, bool]]:
-        """(parts from one exit to the next, its head, whether it is the last)."""
-        between = [self.stem]
+    def _segments(self) -> list[Segment]:
+        """What lies between exits, made once: anew only if a part has been replaced."""
+        parts = [self.stem, *self.units, *self.exits.values()]
+        known, segments = _SEGMENTS.get(self, ([], []))
+        if len(parts) == len(known) and all(map(operator.is_, parts, known)):
+            return segments
+        between, segments = [self.stem], []
         for i, unit in enumerate(self.units):
             between.append(unit)
             if str(i) in self.exits:
-                yield between, self.exits[str(i)], i == len(self.units) - 1
+                last = i == len(self.units) - 1
+                segments.append(Segment(between, self.exits[str(i)], last))
                 between = []
+        _SEGMENTS[self] = parts, segments
+        return segments
 
     def _check(self, x: Array) -> None:
         if tuple(x.shape[1:]) != self.spec.input_shape:
@@ -188,20 +202,6 @@ def _abstract(part: Any, dtype: Any) -> Any:
     if kind is None:
         raise ValueError(f"a part must be one of {list(KINDS)}, got {part!r}")
     return nnx.eval_shape(lambda: kind(part, dtype=dtype, rngs=nnx.Rngs(0)))
-
-
-def _coarsest(features: Any) -> Any:
-    return features[-1] if isinstance(features, list) else features
-
-
-@partial(jax.jit, static_argnames="last")
-def _segment(between: list[Any], head: Any, features: Any, *, last: bool) -> tuple[Any, Array]:
-    """(what the next segment reads, the exit's logits)."""
-    between, head = nnx.view((between, head), use_running_average=True)
-    for part in between:
-        features = part(features)
-    # Not returned, maps that no exit reads are not computed either.
-    return None if last else features, head(_coarsest(features))
 
 
 @jax.jit

@@ -260,7 +260,7 @@ def _traced(run: Segment, x: Any) -> Segment:
             args=[*keras.tree.flatten(x), *variables], Tout=dtypes, f=graph
         )
         several = isinstance(graph.structured_outputs[0], list)
-        return (maps if several else maps[0]), tf.stop_gradient(logits)
+        return (maps if several else maps[0]), tf.raw_ops.StopGradient(input=logits)
 
     return call
 

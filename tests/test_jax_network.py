@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from itertools import accumulate
 
@@ -239,6 +240,29 @@ def test_samples_to_keep_that_are_no_positions_are_refused(net, images, kept):
     next(answers)
     with pytest.raises(ValueError, match=r"vector of whole numbers, positions .* batch of 4, got"):
         answers.send(kept)
+
+
+def test_anytime_sees_what_has_been_replaced_since_it_was_last_asked(net, images):
+    other = filled(SPARSE)
+    other.load_weights(random_weights(SPARSE, seed=5))
+
+    def same_as_a_call():
+        found, expected = list(net.anytime(images)), JaxProbe().predict(net, images)
+        for one, two in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+        return np.asarray(found[-1])
+
+    seen = [same_as_a_call()]
+    net.units[1] = other.units[1]
+    seen.append(same_as_a_call())
+    net.units[0].conv1.kernel = other.units[0].conv1.kernel
+    seen.append(same_as_a_call())
+    net.units[0].conv2.kernel.set_value(other.units[0].conv2.kernel.get_value())
+    seen.append(same_as_a_call())
+    net.units[0].norm1.epsilon = 0.5
+    seen.append(same_as_a_call())
+    for one, two in itertools.pairwise(seen):
+        assert np.abs(one - two).max() > 1e-3
 
 
 def test_anytime_predicts_as_in_evaluation_whatever_mode_is_set(net, images):

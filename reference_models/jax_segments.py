@@ -1,0 +1,102 @@
+"""What JAX computes between two exits: compiled once, called without taking modules apart."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jax import Array
+
+
+class Segment:
+    """Parts from one exit to the next, and its head.
+
+    Given modules, `jax.jit` walks through all of them in Python at every call, which takes as long
+    as a small network computes. A segment does that once, and again only if an attribute of any
+    module has been replaced; at a call it reads the variables' present values.
+    """
+
+    def __init__(self, parts: list[Any], head: Any, last: bool) -> None:
+        self._modules, self._last = (parts, head), last
+        self._taken = _take_apart(self._modules)
+
+    def __call__(self, features: Any) -> tuple[Any, Array]:
+        """(what the next segment reads, or None if there is none, the exit's logits)."""
+        taken = self._taken
+        if not all(map(operator.is_, _attributes(taken.owned), taken.attributes)):
+            self._taken = taken = _take_apart(self._modules)
+        arrays = [variable.get_raw_value() for variable in taken.variables]
+        found: tuple[Any, Array] = _run(taken.structure, arrays, features, last=self._last)
+        return found
+
+
+class _Taken(NamedTuple):
+    """Modules as they were when last taken apart."""
+
+    owned: list[dict[str, Any]]  # of each module what it has, live
+    attributes: list[Any]  # and what that was
+    variables: list[nnx.Variable[Any]]
+    structure: _Structure
+
+
+def _take_apart(modules: Any) -> _Taken:
+    owned = [vars(module) for module in _within(modules)]
+    variables = jax.tree.leaves(modules, is_leaf=lambda node: isinstance(node, nnx.Variable))
+    structure = _Structure(jax.tree.structure(modules))
+    return _Taken(owned, list(_attributes(owned)), variables, structure)
+
+
+def _attributes(owned: list[dict[str, Any]]) -> Iterator[Any]:
+    """Of all modules, with an end: a sequence that goes on is not the same."""
+    return chain(chain.from_iterable(map(dict.values, owned)), (_END,))
+
+
+_END = object()
+
+
+def _within(node: Any) -> Iterator[Any]:
+    """All modules in modules and lists."""
+    if isinstance(node, nnx.Module):
+        yield node
+        node = list(vars(node).values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _within(child)
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """Modules without their arrays, whose hash is computed once."""
+
+    modules: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(self.modules))
+
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[attr-defined, no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Structure) and self.modules == other.modules)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="last")
+def _run(
+    structure: _Structure, arrays: list[Array], features: Any, *, last: bool
+) -> tuple[Any, Array]:
+    parts, head = nnx.view(jax.tree.unflatten(structure.modules, arrays), use_running_average=True)
+    for part in parts:
+        features = part(features)
+    # Not returned, maps that no exit reads are not computed either.
+    return None if last else features, head(coarsest(features))
+
+
+def coarsest(features: Any) -> Any:
+    """The maps that heads read, of one scale or several."""
+    return features[-1] if isinstance(features, list) else features
