@@ -23,7 +23,8 @@ from typing import Any
 from loss_balance.experiments.data import Dataset, Source
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.learner import Learner
-from loss_balance.experiments.training import Interruption, Run, train
+from loss_balance.experiments.run_folder import alone
+from loss_balance.experiments.training import Run, train
 
 LEARNERS = {"torch": "TorchLearner", "tensorflow": "TensorFlowLearner", "jax": "JaxLearner"}
 
@@ -114,10 +115,9 @@ def _work(run: Run, folder: Path) -> dict[str, Any]:
         steps.put(Step(run.name, epoch, step, loss))
         return not stop.is_set()
 
-    if stop.is_set():
-        raise Interruption
-    data = _load(run.source)
-    return train(run, learner(run, data), data, folder, progress, _readers(data))
+    with alone(folder, stop.is_set):
+        data = _load(run.source)
+        return train(run, learner(run, data), data, folder, progress, _readers(data))
 
 
 @lru_cache(maxsize=1)

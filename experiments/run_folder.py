@@ -3,23 +3,26 @@
 `config.json` (what is trained), `metrics.jsonl` (a line per epoch), `checkpoint.npz` (everything
 needed to go on), `previous.npz` (the one before it) and, once finished, `weights.npz` (for
 `AnytimeNet.load_weights` of any framework), `statistics.npz` (how `preparation` makes an image its
-input) and `result.json`. Nothing in it is a pickle.
+input) and `result.json`. Nothing in it is a pickle. While a command trains the run, it locks `.lock`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.learner import Arrays, Learner
 from loss_balance.reference_models.weights import load as read_npz
 
@@ -71,6 +74,26 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_atomically(path, content.getbuffer())
+
+
+@contextlib.contextmanager
+def alone(folder: Path, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Waits until no other process is in here with the same folder; its death lets go of it.
+
+    Raises:
+        Interruption: `stopped` came true before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    while not stopped():
+        try:
+            held = lock.acquire(timeout=0.2)
+        except Timeout:
+            continue
+        with held:
+            yield
+        return
+    raise Interruption
 
 
 def claim(folder: Path, config: dict[str, Any]) -> None:

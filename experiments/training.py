@@ -17,7 +17,7 @@ from loss_balance.base import Scheme
 from loss_balance.experiments import feed
 from loss_balance.experiments.data import Dataset, Source
 from loss_balance.experiments.engine import Engine
-from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.learner import Learner
 from loss_balance.experiments.preparation import preparation
 from loss_balance.experiments.recipes import Recipe
@@ -26,10 +26,6 @@ from loss_balance.reference_models.config import to_config
 from loss_balance.reference_models.spec import AnytimeSpec
 
 Progress = Callable[[int, int, float], bool]  # (epoch, step, loss of the last exit) -> go on
-
-
-class Interruption(Exception):  # noqa: N818 (asked for, not an error)
-    """The run was asked to stop; it continues from its last checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ import pytest
 from learners import DATA, SPEC, assert_same_arrays, cross_entropies, make
 from numpy_network import Oracle as Network
 
-from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.execution import learner
 from loss_balance.experiments.run_folder import read_metrics
-from loss_balance.experiments.training import Interruption, train
+from loss_balance.experiments.training import train
 from loss_balance.reference_models import weights
 
 FILES = {"config.json", "metrics.jsonl", "checkpoint.npz", "previous.npz", "weights.npz"}
