@@ -3,7 +3,7 @@
 `config.json` (what is trained), `metrics.jsonl` (a line per epoch), `checkpoint.npz` (everything
 needed to go on), `previous.npz` (the one before it) and, once finished, `weights.npz` (for
 `AnytimeNet.load_weights` of any framework), `statistics.npz` (how `preparation` makes an image its
-input) and `result.json`. Nothing in it is a pickle. A command locks `.lock` while it trains the run.
+input) and `result.json`. Nothing in it is a pickle. Commands lock `.lock` while they train it.
 """
 
 from __future__ import annotations
