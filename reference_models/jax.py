@@ -20,7 +20,14 @@ except ModuleNotFoundError as error:
 from jax import Array
 
 from loss_balance.reference_models.jax_checkpoint import recomputed, recomputed_head, whole
-from loss_balance.reference_models.jax_segments import Segment, coarsest
+from loss_balance.reference_models.jax_segments import (
+    Segment,
+    coarsest,
+    first,
+    padded,
+    positions,
+    select,
+)
 from loss_balance.reference_models.jax_units import KINDS
 from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.reference_models.weights import Weights, check, initialise
@@ -127,12 +134,12 @@ class AnytimeNet(nnx.Module):
         for k, segment in enumerate(segments):
             last = k == len(segments) - 1
             features, logits = segment(features)
-            kept = yield _first(logits, count)
+            kept = yield first(logits, count)
             if kept is not None:
-                positions = _positions(kept, count)
-                count = len(positions)
+                chosen = positions(kept, count)
+                count = len(chosen)
                 if not last:
-                    features = _select(features, _padded(positions, len(logits)))
+                    features = select(features, padded(chosen, len(logits)))
 
     def _segments(self) -> list[Segment]:
         """What lies between exits, made once: anew only if a part has been replaced."""
@@ -202,34 +209,6 @@ def _abstract(part: Any, dtype: Any) -> Any:
     if kind is None:
         raise ValueError(f"a part must be one of {list(KINDS)}, got {part!r}")
     return nnx.eval_shape(lambda: kind(part, dtype=dtype, rngs=nnx.Rngs(0)))
-
-
-@jax.jit
-def _select(features: Any, positions: Array) -> Any:
-    return jax.tree.map(lambda x: x[positions], features)
-
-
-def _positions(sent: Any, count: int) -> np.ndarray:
-    """ValueError unless `sent` are positions in a batch of `count`."""
-    found = np.asarray(sent)
-    integers = found.ndim == 1 and np.issubdtype(found.dtype, np.integer)
-    if not integers or ((found < 0) | (found >= count)).any():
-        raise ValueError(
-            "send must be given a vector of whole numbers, positions in the current batch of "
-            f"{count}, got {sent!r}"
-        )
-    return found
-
-
-def _padded(positions: np.ndarray, size: int) -> np.ndarray:
-    """With zeros up to a power of two, at most up to the `size` there was."""
-    wanted = min(1 << max(len(positions) - 1, 0).bit_length(), size)
-    return np.pad(positions, (0, wanted - len(positions)))
-
-
-def _first(logits: Array, count: int) -> Array:
-    # In NumPy, for JAX would compile a slice for every count.
-    return logits if len(logits) == count else jnp.asarray(np.asarray(logits)[:count])
 
 
 def _placed_as(old: Any, new: np.ndarray) -> Array:

@@ -1,4 +1,4 @@
-"""What JAX computes between two exits: compiled once, called without taking modules apart."""
+"""What JAX computes between two exits, compiled once, and which samples go on to the next."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -100,3 +102,33 @@ def _run(
 def coarsest(features: Any) -> Any:
     """The maps that heads read, of one scale or several."""
     return features[-1] if isinstance(features, list) else features
+
+
+@jax.jit
+def select(features: Any, positions: Array) -> Any:
+    """Samples of maps, of one scale or several."""
+    return jax.tree.map(lambda x: x[positions], features)
+
+
+def positions(sent: Any, count: int) -> np.ndarray:
+    """ValueError unless `sent` are positions in a batch of `count`."""
+    found = np.asarray(sent)
+    integers = found.ndim == 1 and np.issubdtype(found.dtype, np.integer)
+    if not integers or ((found < 0) | (found >= count)).any():
+        raise ValueError(
+            "send must be given a vector of whole numbers, positions in the current batch of "
+            f"{count}, got {sent!r}"
+        )
+    return found
+
+
+def padded(positions: np.ndarray, size: int) -> np.ndarray:
+    """With zeros up to a power of two, at most up to the `size` there was."""
+    wanted = min(1 << max(len(positions) - 1, 0).bit_length(), size)
+    return np.pad(positions, (0, wanted - len(positions)))
+
+
+def first(logits: Array, count: int) -> Array:
+    """The first `count` samples: without the padding."""
+    # In NumPy, for JAX would compile a slice for every count.
+    return logits if len(logits) == count else jnp.asarray(np.asarray(logits)[:count])

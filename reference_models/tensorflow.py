@@ -6,14 +6,13 @@ All is written in `keras.ops`, so the call runs on JAX and PyTorch too where Ker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 try:
     import keras
@@ -28,10 +27,14 @@ from loss_balance.reference_models.config import from_config, to_config
 from loss_balance.reference_models.layers import BatchNorm, Conv, Layer, Linear
 from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.reference_models.tensorflow_layers import recomputed
+from loss_balance.reference_models.tensorflow_segments import (
+    Segment,
+    on_tensorflow,
+    positions,
+    traced,
+)
 from loss_balance.reference_models.tensorflow_units import build
 from loss_balance.reference_models.weights import Weights, check, initialise
-
-Segment = Callable[[Any], tuple[Any, Any]]
 
 
 @keras.saving.register_keras_serializable(package="loss_balance")
@@ -135,14 +138,14 @@ class AnytimeNet(keras.Model):
             x, logits = self._compiled(k, x)(x)
             kept = yield logits
             if kept is not None:
-                positions = _positions(kept, keras.tree.flatten(x)[0].shape[0])
-                x = keras.tree.map_structure(partial(ops.take, indices=positions, axis=0), x)
+                chosen = positions(kept, keras.tree.flatten(x)[0].shape[0])
+                x = keras.tree.map_structure(partial(ops.take, indices=chosen, axis=0), x)
 
     def _compiled(self, k: int, x: Any) -> Segment:
         """`_segment` in inference; on TensorFlow one graph for all batch sizes."""
         if k not in self._segments:
             run = partial(self._segment, k=k, training=False)
-            self._segments[k] = _traced(run, x) if _on_tensorflow() else run
+            self._segments[k] = traced(run, x) if on_tensorflow() else run
         return self._segments[k]
 
     @cached_property  # Keras sees what is assigned, and would save it
@@ -232,49 +235,3 @@ def _wide(variable: keras.Variable) -> str:
 
 def _run(part: keras.layers.Layer, maps: Any, training: bool) -> Any:
     return part(maps, training=training)
-
-
-def _on_tensorflow() -> bool:
-    return bool(keras.backend.backend() == "tensorflow")
-
-
-def _traced(run: Segment, x: Any) -> Segment:
-    """`run` as one TensorFlow graph for maps like `x`, as many as there are.
-
-    In eager mode the graph is called as an op: `tf.function` takes half a millisecond to find it,
-    as long as a small unit computes. The op has no gradient. It is given the variables by handle,
-    so it always reads their present values.
-    """
-    import tensorflow as tf
-
-    like = keras.tree.map_structure(lambda t: tf.TensorSpec((None, *t.shape[1:]), t.dtype), x)
-    function = tf.function(run, input_signature=(like,), autograph=False)
-    graph = function.get_concrete_function()
-    variables, dtypes = list(graph.captured_inputs), [t.dtype for t in graph.outputs]
-
-    def call(x: Any) -> tuple[Any, Any]:
-        if not tf.executing_eagerly():
-            reached, logits = function(x)
-            return reached, tf.stop_gradient(logits)  # as eagerly
-        *maps, logits = tf.raw_ops.StatefulPartitionedCall(
-            args=[*keras.tree.flatten(x), *variables], Tout=dtypes, f=graph
-        )
-        several = isinstance(graph.structured_outputs[0], list)
-        return (maps if several else maps[0]), tf.raw_ops.StopGradient(input=logits)
-
-    return call
-
-
-def _positions(kept: Any, batch: int | None) -> NDArray[Any]:
-    """`kept` as integers; ValueError if it is anything but positions in the batch."""
-    positions = np.asarray(kept)
-    if positions.dtype.kind not in "iu" or positions.ndim != 1:
-        raise ValueError(
-            "the samples to keep must be integers of shape (kept,), got "
-            f"{positions.dtype} of shape {positions.shape}"
-        )
-    if batch is not None and not ((positions >= 0) & (positions < batch)).all():
-        raise ValueError(
-            f"the samples to keep must be positions in a batch of {batch}, got {positions.tolist()}"
-        )
-    return positions.astype(np.int64)  # TensorFlow takes no uint8

@@ -1,0 +1,59 @@
+"""What Keras computes between two exits, as one graph, and which samples go on to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+Segment = Callable[[Any], tuple[Any, Any]]  # maps to (what the next one reads, logits)
+
+
+def on_tensorflow() -> bool:
+    """Whether Keras runs on it; graphs are made on no other backend."""
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def traced(run: Segment, x: Any) -> Segment:
+    """`run` as one TensorFlow graph for maps like `x`, as many as there are.
+
+    In eager mode the graph is called as an op: `tf.function` takes half a millisecond to find it,
+    as long as a small unit computes. The op has no gradient. It is given the variables by handle,
+    so it always reads their present values.
+    """
+    import tensorflow as tf
+
+    like = keras.tree.map_structure(lambda t: tf.TensorSpec((None, *t.shape[1:]), t.dtype), x)
+    function = tf.function(run, input_signature=(like,), autograph=False)
+    graph = function.get_concrete_function()
+    variables, dtypes = list(graph.captured_inputs), [t.dtype for t in graph.outputs]
+
+    def call(x: Any) -> tuple[Any, Any]:
+        if not tf.executing_eagerly():
+            reached, logits = function(x)
+            return reached, tf.stop_gradient(logits)  # as eagerly
+        *maps, logits = tf.raw_ops.StatefulPartitionedCall(
+            args=[*keras.tree.flatten(x), *variables], Tout=dtypes, f=graph
+        )
+        several = isinstance(graph.structured_outputs[0], list)
+        return (maps if several else maps[0]), tf.raw_ops.StopGradient(input=logits)
+
+    return call
+
+
+def positions(kept: Any, batch: int | None) -> NDArray[Any]:
+    """`kept` as integers; ValueError if it is anything but positions in the batch."""
+    positions = np.asarray(kept)
+    if positions.dtype.kind not in "iu" or positions.ndim != 1:
+        raise ValueError(
+            "the samples to keep must be integers of shape (kept,), got "
+            f"{positions.dtype} of shape {positions.shape}"
+        )
+    if batch is not None and not ((positions >= 0) & (positions < batch)).all():
+        raise ValueError(
+            f"the samples to keep must be positions in a batch of {batch}, got {positions.tolist()}"
+        )
+    return positions.astype(np.int64)  # TensorFlow takes no uint8
