@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
-from jax import Array
 from numpy.typing import NDArray
 
-from loss_balance.backends.jax import balance, export_state, import_state, init, metrics
-from loss_balance.base import AnyState, Scheme
+from loss_balance.backends.jax import export_state, import_state, init, metrics
 from loss_balance.experiments import feed
-from loss_balance.experiments.augment import Constants, augmented, constants, standardised
+from loss_balance.experiments.augment import constants
 from loss_balance.experiments.data import Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.jax_step import Carried, compiled, sgd, taken_apart
 from loss_balance.experiments.learner import Arrays, prefixed, under
 from loss_balance.experiments.training import Run
 from loss_balance.reference_models.jax import AnytimeNet
@@ -39,33 +35,6 @@ def use_one_thread() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-class Carried(NamedTuple):
-    """What a step changes, in the same buffers.
-
-    Lists, not Flax's states: those take as long to pass to a compiled function as a small step.
-    """
-
-    parameters: list[Array]
-    statistics: list[Array]
-    optimizer: Any
-    balance: AnyState
-
-
-@dataclass(frozen=True)
-class Structure:
-    """A network without its arrays, equal for equal networks."""
-
-    graph: Any
-    parameters: Any
-    statistics: Any
-
-    def net(self, parameters: list[Array], statistics: list[Array]) -> AnytimeNet:
-        """The network with these arrays, in training mode."""
-        states = (self.parameters, parameters), (self.statistics, statistics)
-        net: AnytimeNet = nnx.merge(self.graph, *(jax.tree.unflatten(*state) for state in states))
-        return net
-
-
 class JaxLearner:
     """Network, SGD and balancer of one run; the training split lives on the device too."""
 
@@ -75,18 +44,18 @@ class JaxLearner:
         recipe = run.recipe
         with jax.default_device(self.device):
             dtype = jnp.bfloat16 if run.engine.precision == "bfloat16" else None
-            self.structure, parameters, statistics = _taken_apart(
+            self.structure, parameters, statistics = taken_apart(
                 AnytimeNet(run.spec, run.seed, dtype=dtype)
             )
             self.carried = self._on_device(
                 Carried(
                     parameters,
                     statistics,
-                    _sgd(recipe.momentum, recipe.weight_decay).init(parameters),
+                    sgd(recipe.momentum, recipe.weight_decay).init(parameters),
                     init(run.scheme),
                 )
             )
-        self._step, self._evaluate = _compiled(
+        self._step, self._evaluate = compiled(
             self.structure, run.scheme, recipe.momentum, recipe.weight_decay
         )
         prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
@@ -133,7 +102,7 @@ class JaxLearner:
     def load_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
         net = self._net()
         net.load_weights(weights)
-        _, parameters, statistics = _taken_apart(net)
+        _, parameters, statistics = taken_apart(net)
         loaded = self.carried._replace(parameters=parameters, statistics=statistics)
         self.carried = self._on_device(loaded)
 
@@ -150,10 +119,10 @@ class JaxLearner:
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         net, other = self._net(), self._net()
         net.load_weights(under("net", state))
-        _, parameters, statistics = _taken_apart(net)
+        _, parameters, statistics = taken_apart(net)
         still = {name: state[f"net/{name}"] for name in self.spec.statistics()}
         other.load_weights({**still, **under("momentum", state)})
-        _, momenta, _ = _taken_apart(other)
+        _, momenta, _ = taken_apart(other)
         optimizer = optax.tree_utils.tree_set(self.carried.optimizer, trace=momenta)
         balanced = import_state(under("balance", state), self.scheme)
         self.carried = self._on_device(Carried(parameters, statistics, optimizer, balanced))
@@ -163,80 +132,6 @@ class JaxLearner:
 
     def _on_device(self, tree: Any) -> Any:
         return jax.device_put(tree, self.device)
-
-
-def exit_losses(logits: Array, labels: Array) -> Array:
-    """Cross-entropy of each exit and image, (num_exits, B), of logits (num_exits, B, classes)."""
-    repeated = jnp.broadcast_to(labels, logits.shape[:2])
-    losses: Array = optax.softmax_cross_entropy_with_integer_labels(logits, repeated)
-    return losses
-
-
-@lru_cache(maxsize=4)
-def _compiled(
-    structure: Structure, scheme: Scheme, momentum: float, weight_decay: float
-) -> tuple[Callable[..., tuple[Carried, Array]], Callable[..., tuple[Array, Array]]]:
-    """(training step, evaluation), the same for runs that differ in seed or learning rate alone."""
-    optimizer = _sgd(momentum, weight_decay)
-
-    @partial(jax.jit, donate_argnums=0)
-    def step(
-        carried: Carried,
-        constants: Constants,
-        images: Array,
-        labels: Array,
-        index: Array,
-        draws: Any,
-        rate: Any,
-    ) -> tuple[Carried, Array]:
-        x = augmented(images, index, draws, constants, jnp)
-
-        def weighted(parameters: list[Array]) -> Any:
-            net = structure.net(parameters, carried.statistics)
-            losses = exit_losses(_logits(net, x), labels[index]).mean(axis=1)
-            total, balanced = balance(losses, carried.balance, scheme)
-            return total, (losses, jax.tree.leaves(nnx.state(net, nnx.BatchStat)), balanced)
-
-        gradients, (losses, statistics, balanced) = jax.grad(weighted, has_aux=True)(
-            carried.parameters
-        )
-        updates, state = optimizer.update(gradients, carried.optimizer, carried.parameters)
-        parameters = jax.tree.map(lambda p, u: p - rate * u, carried.parameters, updates)
-        return Carried(parameters, statistics, state, balanced), losses
-
-    @jax.jit
-    def evaluate(
-        parameters: list[Array],
-        statistics: list[Array],
-        constants: Constants,
-        images: Array,
-        labels: Array,
-    ) -> tuple[Array, Array]:
-        net = structure.net(parameters, statistics)
-        net.eval()  # type: ignore[no-untyped-call]
-        logits = _logits(net, standardised(images, constants, jnp))
-        wrong = logits.argmax(axis=2) != labels
-        return exit_losses(logits, labels).sum(axis=1), wrong.sum(axis=1)
-
-    return step, evaluate
-
-
-def _logits(net: AnytimeNet, x: Array) -> Array:
-    """(num_exits, B, num_classes) in float32, of standardised images (B, H, W, C)."""
-    return jnp.stack(net(x)).astype(jnp.float32)
-
-
-def _sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """What to subtract, times the learning rate; weight decay is on kernels alone."""
-    decayed = optax.add_decayed_weights(weight_decay, mask=lambda ps: [p.ndim > 1 for p in ps])
-    return optax.chain(decayed, optax.trace(momentum))
-
-
-def _taken_apart(net: AnytimeNet) -> tuple[Structure, list[Array], list[Array]]:
-    """(structure, parameters, running statistics)."""
-    graph, *states = nnx.split(net, nnx.Param, nnx.BatchStat)
-    (parameters, first), (statistics, second) = map(jax.tree.flatten, states)
-    return Structure(graph, first, second), parameters, statistics
 
 
 def _device(name: str) -> jax.Device:

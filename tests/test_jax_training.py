@@ -13,7 +13,7 @@ jax = pytest.importorskip("jax")
 from learners import LearnerContract, batches, ignore  # noqa: E402
 from run_contract import RunContract  # noqa: E402
 
-from loss_balance.experiments import jax_learner  # noqa: E402
+from loss_balance.experiments import jax_learner, jax_step  # noqa: E402
 from loss_balance.experiments.engine import Engine  # noqa: E402
 from loss_balance.experiments.errors import UserError  # noqa: E402
 
@@ -34,7 +34,7 @@ class TestJaxRuns(RunContract):
 
 
 def test_one_compiled_step_serves_all_epochs_seeds_and_rates():
-    jax_learner._compiled.cache_clear()
+    jax_step.compiled.cache_clear()
     learners = [TestJaxLearner().learner(seed=seed) for seed in range(2)]
     for rate in (0.1, 0.01):
         for learner in learners:
