@@ -68,13 +68,14 @@ def tests(session: nox.Session, framework: str) -> None:
 @nox.session
 @nox.parametrize("backend", ["jax", "torch"])
 def keras(session: nox.Session, backend: str) -> None:
-    """The Keras layer and model on Keras' other backends, without TensorFlow."""
+    """The Keras layer, model and networks on Keras' other backends, without TensorFlow."""
     install(session, f"[{backend}]", "keras", "pytest", "pytest-xdist", "hypothesis")
     session.run(
         "pytest",
         "--numprocesses=auto",
         "tests/test_keras_layer.py",
         "tests/test_keras_model.py",
+        "tests/test_keras_network.py",
         *session.posargs,
         env={"LOSS_BALANCE_REQUIRE": f"keras,{backend}", "KERAS_BACKEND": backend},
     )
