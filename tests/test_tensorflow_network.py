@@ -216,6 +216,20 @@ def test_fit_balances_the_exits_by_their_names():
     assert max(history[f"loss_weight/exit{i}"][-1] for i in SPARSE.exits) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_trains_in_mixed_bfloat16(jit_compile):
+    net = AnytimeNet(SMALL, dtype="mixed_bfloat16", checkpoint=True)
+    count = len(SMALL.exits)
+    model = balance_model(net, count)
+    loss = [keras.losses.SparseCategoricalCrossentropy(from_logits=True) for _ in range(count)]
+    model.compile(keras.optimizers.SGD(0.02), loss=loss, jit_compile=jit_compile)
+    images, labels = random_batch(SMALL, 8)
+    history = model.fit(images, [labels] * count, epochs=5, batch_size=8, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert {array.dtype for array in net.dump_weights().values()} == {np.dtype("float32")}
+    assert {variable.dtype for variable in net.variables} == {"float32"}
+
+
 @all_kinds
 def test_a_saved_model_answers_the_same(spec, tmp_path):
     net = filled(spec)
