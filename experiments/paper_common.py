@@ -21,9 +21,14 @@ def of_all_seeds(comparison: Comparison, name: str) -> list[Run]:
     return [comparison.run(name, seed) for seed in comparison.seeds]
 
 
+def results_of(runs: Sequence[Run], metric: str, trained: TrainedRuns) -> Values:
+    """Shape (runs, exits)."""
+    return np.array([trained[run].result[metric] for run in runs])
+
+
 def mean_of(runs: Sequence[Run], metric: str, trained: TrainedRuns) -> Values:
     """Over the runs, per exit."""
-    mean: NDArray[np.float64] = np.mean([trained[run].result[metric] for run in runs], axis=0)
+    mean: NDArray[np.float64] = results_of(runs, metric, trained).mean(axis=0)
     return mean
 
 
@@ -39,6 +44,12 @@ def subject(comparisons: Sequence[Comparison]) -> str:
 def number(value: float, digits: int = 2, sign: bool = False) -> str:
     """As text, with n/a for what is undefined, such as a ratio to an error of zero."""
     return f"{value:{'+' * sign}.{digits}f}" if np.isfinite(value) else "n/a"
+
+
+def change(per_seed: Values, digits: int = 2) -> str:
+    """The mean over the seeds with its sign and, of more than one, their standard deviation."""
+    text = number(per_seed.mean(), digits, sign=True)
+    return f"{text} ±{number(per_seed.std(ddof=1), digits)}" if len(per_seed) > 1 else text
 
 
 def panel(

@@ -16,6 +16,7 @@ from command_line import call, runs_in  # noqa: E402
 
 from loss_balance.experiments import paper, paper_numbers  # noqa: E402
 from loss_balance.experiments.data import load  # noqa: E402
+from loss_balance.experiments.paper_common import change  # noqa: E402
 from loss_balance.experiments.paper_settings import SETTINGS  # noqa: E402
 from loss_balance.experiments.recipes import RECIPES  # noqa: E402
 from loss_balance.reference_models import families, weights  # noqa: E402
@@ -133,6 +134,11 @@ def test_table_3a_is_the_increase_over_opt(out, printed):
         error = result(out, SMALL, kind)["test_error"]
         expected = [100 * (error[k] / best - 1) for k, best in zip(exits, opt, strict=True)]
         assert [float(cell) for cell in rows[name][::2]] == pytest.approx(expected, abs=0.006)
+    text = " ".join(printed["table3a"].split())
+    changes = text.split("AdaLoss against const: ")[1].split(" points")[0].split(", ")
+    adaloss, const = (result(out, SMALL, kind)["test_error"] for kind in ("AdaLoss", "Constant"))
+    expected = [100 * (adaloss[k] - const[k]) for k in exits]
+    assert [float(each.split(" at ")[0]) for each in changes] == pytest.approx(expected, abs=0.006)
 
 
 def test_tables_3a_and_3b_show_the_published_numbers(out, printed):
@@ -243,6 +249,11 @@ def test_what_is_asked_for_otherwise_is_trained_anew(out, printed):
     assert (status, text.splitlines()[0]) == (0, "6 runs, 1 of them to train.")
     status, text, _ = call("paper", "fig5c", *QUICK, "--data", "digits", "--seeds", 2, "--out", out)
     assert (status, text.splitlines()[0]) == (0, "2 runs, 1 of them to train.")
+
+
+def test_a_change_has_its_spread_over_the_seeds():
+    assert change(np.array([1.0, 3.0])) == "+2.00 ±1.41"
+    assert change(np.array([-0.25]), 1) == "-0.2"
 
 
 def test_the_papers_own_setting_is_the_papers():
