@@ -110,7 +110,7 @@ def summary_of(folder):
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_comparison_resumes_to_the_same_numbers(tmp_path, kill):
-    arguments = ["compare", *QUICK, "--epochs", "12", "--schemes", "const,adaloss"]
+    arguments = ["compare", *QUICK, "--epochs", "40", "--schemes", "const,adaloss"]
     whole = command(*arguments, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "cut"

@@ -15,6 +15,7 @@ from command_line import call
 
 QUICK = ["--data", "digits", "--network", "resann-1-4", "--epochs", "2", "--batch-size", "256"]
 FILES = {
+    ".lock",
     "checkpoint.npz",
     "config.json",
     "metrics.jsonl",
