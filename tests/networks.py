@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,22 @@ class NetworkContract:
         net = self.probe.network(SMALL)
         with pytest.raises(ValueError, match="expected images of shape"):
             self.probe.predict(net, np.zeros(shape, np.float32))
+
+    def test_a_part_that_is_unknown_is_refused(self):
+        class Unknown(type(SMALL.stem)):
+            pass
+
+        spec = dataclasses.replace(SMALL, stem=Unknown(3, 4))
+        with pytest.raises(ValueError, match=r"must be one of \['ConvStem', .*got .*Unknown"):
+            self.probe.network(spec)
+
+    def test_weights_from_read_only_float64_arrays_are_taken(self):
+        given = {name: w.astype(np.float64) for name, w in random_weights(SMALL).items()}
+        for array in given.values():
+            array.flags.writeable = False
+        net = self.probe.network(SMALL)
+        net.load_weights(given)
+        assert_same(net.dump_weights(), random_weights(SMALL))
 
 
 def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
