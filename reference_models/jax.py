@@ -130,15 +130,13 @@ class AnytimeNet(nnx.Module):
 
     def _answers(self, x: Array) -> Generator[Array, Any, None]:
         count, features = len(x), x
-        segments = self._segments()
-        for k, segment in enumerate(segments):
-            last = k == len(segments) - 1
+        for segment in self._segments():
             features, logits = segment(features)
             kept = yield first(logits, count)
             if kept is not None:
                 chosen = positions(kept, count)
                 count = len(chosen)
-                if not last:
+                if not segment.last:
                     features = select(features, padded(chosen, len(logits)))
 
     def _segments(self) -> list[Segment]:

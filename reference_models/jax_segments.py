@@ -25,7 +25,7 @@ class Segment:
     """
 
     def __init__(self, parts: list[Any], head: Any, last: bool) -> None:
-        self._modules, self._last = (parts, head), last
+        self._modules, self.last = (parts, head), last
         self._taken = _take_apart(self._modules)
 
     def __call__(self, features: Any) -> tuple[Any, Array]:
@@ -34,7 +34,7 @@ class Segment:
         if not all(map(operator.is_, _attributes(taken.owned), taken.attributes)):
             self._taken = taken = _take_apart(self._modules)
         arrays = [variable.get_raw_value() for variable in taken.variables]
-        found: tuple[Any, Array] = _run(taken.structure, arrays, features, last=self._last)
+        found: tuple[Any, Array] = _run(taken.structure, arrays, features, last=self.last)
         return found
 
 
