@@ -20,8 +20,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.combining import BASE, STEPS, combinations, training_step
-from benchmarks.timing import Step, measure, on_host, ratio
+from benchmarks.combining import STEPS, combinations, training_step
+from benchmarks.timing import BASE, Step, measure, on_host, ratio
 
 
 def training_steps(exits: int, device: str, *, compiled: bool) -> dict[str, Step]:

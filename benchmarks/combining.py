@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
-from benchmarks.timing import Step
+from benchmarks.timing import BASE, Step
 from loss_balance import AdaLoss, Constant
 from loss_balance.backends.torch import Balancer
 
-BASE = "sum(losses)"
 STEPS = (BASE, "Balancer(AdaLoss)", "Balancer(AdaLoss), stacked losses")
 
 

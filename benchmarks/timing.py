@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 Step = Callable[[], object]
 Timed = Callable[[Step, int], float]  # seconds that so many steps took, until they were done
+BASE = "sum(losses)"  # what ratios of combinations are to
 
 
 def on_host(wait: Step = lambda: None) -> Timed:
