@@ -86,7 +86,7 @@ def _timed(step: Any, inner: int) -> float:
 
 def main(options: Options) -> int:
     """The exit status: 0 if nothing failed."""
-    job = Attempts("jax", "balance", options, jax.devices()[0].device_kind)
+    job = Attempts("jax", "jax", "balance", options, jax.devices()[0].device_kind)
     for count in COUNTS[: 1 if options.smallest else None]:
         for steps in (1, STEPS):
             name = f"{count} losses, {steps} steps per call"

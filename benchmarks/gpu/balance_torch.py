@@ -19,7 +19,7 @@ class Balance:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.job = Attempts("torch", "balance", options, start(options.device), free)
+        self.job = Attempts("torch", "torch", "balance", options, start(options.device), free)
 
     def run(self) -> int:
         """What tells most comes first; compiling, which takes longest, last."""

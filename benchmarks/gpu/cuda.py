@@ -47,7 +47,8 @@ def captured(step: Step, pool: Any = None) -> torch.cuda.CUDAGraph:
 
     Args:
         step: computes on the current device, from and to tensors that stay.
-        pool: memory of another graph, `graph.pool()`; the two must then be replayed in the order of capture.
+        pool: memory of another graph, `graph.pool()`; the two must then be replayed in the order
+            of capture.
     """
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())

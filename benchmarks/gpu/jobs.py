@@ -138,6 +138,10 @@ def _environment(options: Options) -> dict[str, str]:
     return os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_PLATFORMS": platforms}
 
 
+class Unavailable(Exception):  # noqa: N818 (nothing went wrong)
+    """What a configuration needs is not here: it is skipped, by name."""
+
+
 class TimeUp(BaseException):
     """Seconds are over. Not an Exception, so that no library takes it for a failure of its own."""
 
@@ -162,7 +166,8 @@ class Attempts:
     """One job's configurations: what breaks or takes too long is noted, and the next one runs.
 
     Args:
-        job: as in `Job`.
+        job: its name, as in `Job`.
+        framework: likewise.
         part: that it belongs to.
         options: as the job was asked.
         device: what the framework calls it.
@@ -172,6 +177,7 @@ class Attempts:
     def __init__(
         self,
         job: str,
+        framework: str,
         part: str,
         options: Options,
         device: str,
@@ -180,6 +186,7 @@ class Attempts:
         self.clock = Clock(options.seconds)
         self.results = Results(_own_name(part, job), options.out, device)
         self.free = free
+        self.framework = framework
 
     def attempt(self, name: str, work: Callable[[], object], seconds: float) -> bool:
         """Does `work` within so many seconds, if they are left; whether it came to its end."""
@@ -192,6 +199,8 @@ class Attempts:
                 work()
         except TimeUp:
             self.results.skip(name, f"its {seconds:.0f} s were over")
+        except Unavailable as why:
+            self.results.skip(name, str(why))
         except Exception as error:
             traceback.print_exc()  # the log has all of it
             self.results.fail(name, error)
