@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
+
 from benchmarks.combining import STEPS, combinations, training_step
 from benchmarks.gpu.balance_rows import COUNTS, EXITS, Repeats, add_rows
-from benchmarks.gpu.cuda import compiler, free, graphed, start, timer
+from benchmarks.gpu.cuda import compiling, free, graphed, start, timer
 from benchmarks.gpu.jobs import Attempts, Options
 from benchmarks.timing import Step
 
@@ -45,7 +47,9 @@ class Balance:
 
     def step(self, mode: str) -> None:
         """A training step of the small network."""
-        compiled = compiler(smallest=self.options.smallest) if mode == "compiled" else None
+        compiled = None
+        if mode == "compiled":
+            compiled = partial(torch.compile, **compiling(smallest=self.options.smallest))
         exits = 2 if self.options.smallest else EXITS
         device = self.options.device
         variants = {name: training_step(name, exits, device, compiled) for name in STEPS}
@@ -74,7 +78,7 @@ class Balance:
 
 def _note_peers(job: Attempts) -> None:
     try:
-        from torchjd import scalarization  # noqa: F401
+        import torchjd  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
     except ImportError:
         job.results.skip(PEERS, "not installed")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._dynamo
 
 from benchmarks.timing import Step, Timed, on_host
 
@@ -93,15 +93,11 @@ class Memory:
         return float(torch.cuda.max_memory_allocated() - self.before) / 2**20
 
 
-Compiler = Callable[..., Callable[..., torch.Tensor]]
-
-
-def compiler(*, smallest: bool) -> Compiler:
-    """`torch.compile` without graph breaks; at the smallest setting without Inductor."""
-    backend = "aot_eager" if smallest else "inductor"
-
-    def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        made: Callable[..., torch.Tensor] = torch.compile(function, fullgraph=True, backend=backend)
-        return made
-
-    return compiled
+def compiling(*, smallest: bool) -> dict[str, Any]:
+    """Arguments of `torch.compile`: no graph breaks; at the smallest setting no Inductor."""
+    torch._dynamo.config.recompile_limit = 64  # a unit's code stands for units of many shapes
+    return {
+        "fullgraph": True,
+        "dynamic": False,
+        "backend": "aot_eager" if smallest else "inductor",
+    }

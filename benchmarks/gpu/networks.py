@@ -8,7 +8,7 @@ from __future__ import annotations
 from benchmarks.gpu.jobs import Job, Options, supervise
 
 JOBS = (
-    Job("torch", "torch", "benchmarks.gpu.networks_torch", share=0.45),
+    Job("torch", "torch", "benchmarks.gpu.networks_torch", share=0.5),
     Job("jax", "jax", "benchmarks.gpu.networks_jax", share=0.5),
     Job("torch-compiled", "torch", "benchmarks.gpu.networks_compiled", share=1.0),
 )

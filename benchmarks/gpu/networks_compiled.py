@@ -13,7 +13,7 @@ def main(options: Options) -> int:
     job = Attempts("torch-compiled", "torch", "networks", options, start(options.device), free)
     groups = plan.compiled()
     if options.smallest:
-        groups = plan.smallest(groups)
+        groups = plan.smallest([groups[0], groups[2]])
     for group in groups:
         train(job, options, group)
     return job.results.finish()

@@ -25,13 +25,14 @@ def train(job: Attempts, options: Options, group: plan.Group) -> None:
 def stop(job: Attempts, options: Options, spec: AnytimeSpec) -> None:
     """Stopping one network, in float32 (TF32 on a GPU): eager, and by segments."""
     height, width, channels = spec.input_shape
+    most = 3 if options.smallest else 200
     net = AnytimeNet(spec).to(options.device).eval()
     x = torch.randn(1, channels, height, width, device=options.device)
-    stopping_rows.add_rows(job, spec.name, "eager", net.anytime, net, x)
+    stopping_rows.add_rows(job, spec.name, "eager", net.anytime, net, x, most)
     graphs = options.device == "cuda"
     segments = Segments(net, x, graphs=graphs)
     way = "segments as CUDA graphs" if graphs else "segments, eager"
-    stopping_rows.add_rows(job, spec.name, way, segments.anytime, net, x)
+    stopping_rows.add_rows(job, spec.name, way, segments.anytime, net, x, most)
 
 
 def main(options: Options) -> int:

@@ -1,4 +1,4 @@
-"""Measures a group's training steps, interleaved, and tells them; the same in every framework."""
+"""Measures training steps, interleaved, and tells them; the same in every framework."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from benchmarks.gpu.plan import Group, Trial, utilisation
 from benchmarks.gpu.results import spread
 from benchmarks.timing import Step, Timed, measure, ratios
 
-SECONDS = 4.0  # that timing a group's steps may take
+SECONDS = 1.0  # that timing a pair of steps takes, about
+SLACK = 5.0  # seconds that it may take, at most
 ROUND = 0.02  # seconds of the slowest step's round, at least
-BUILDING = {"eager": 15.0, "CUDA graph": 15.0, "compiled": 60.0}  # seconds at most, by mode
+BUILDING = {  # seconds at most, by mode
+    "eager": 15.0,
+    "CUDA graph": 15.0,
+    "compiled by unit": 30.0,
+    "compiled": 90.0,
+}
 
 
 class Built(NamedTuple):
@@ -29,31 +35,38 @@ Build = Callable[[Group, Trial], Built]
 
 
 def run(job: Attempts, group: Group, build: Build, timed: Timed, *, smallest: bool) -> None:
-    """Builds every trial of a group, then measures those that could be built."""
-    built: dict[Trial, Built] = {}
+    """Builds the group's training steps and measures each as soon as it is there.
 
-    def keep(trial: Trial) -> None:
-        built[trial] = build(group, trial)
+    The first stays, to be measured interleaved with each of the others.
+    """
+    pair: list[tuple[Trial, Built]] = []
+
+    def work(trial: Trial) -> None:
+        pair[1:] = []  # before the next one needs memory
+        pair.append((trial, build(group, trial)))
+        _measure(job, group, pair, timed, smallest=smallest)
 
     for trial in group.trials:
-        job.attempt(f"{group}, {trial}", partial(keep, trial), BUILDING[trial.mode])
-    if built:
-        work = partial(_measure, job, group, built, timed, smallest=smallest)
-        job.attempt(f"{group}, timing", work, 4 * SECONDS)
+        job.attempt(f"{group}, {trial}", partial(work, trial), BUILDING[trial.mode] + SLACK)
 
 
 def _measure(
-    job: Attempts, group: Group, built: dict[Trial, Built], timed: Timed, *, smallest: bool
+    job: Attempts,
+    group: Group,
+    pair: list[tuple[Trial, Built]],
+    timed: Timed,
+    *,
+    smallest: bool,
 ) -> None:
-    steps = {str(trial): each.step for trial, each in built.items()}
+    """A row for the last of one or two, as ratio to the first."""
+    steps = {str(trial): built.step for trial, built in pair}
     rounds, inner = (2, 1) if smallest else _repeats(list(steps.values()), timed)
     seconds = measure(steps, rounds, inner, timed)
-    first = next(iter(seconds))
-    for trial, each in built.items():
-        taken = seconds[str(trial)]
-        row = _row(job, group, trial, each, [value / inner for value in taken])
-        row |= {"ratio": spread(ratios(taken, seconds[first])), "ratio_to": first}
-        job.results.add("training", str(group), **row)
+    base, (trial, built) = str(pair[0][0]), pair[-1]
+    taken = seconds[str(trial)]
+    row = _row(job, group, trial, built, [value / inner for value in taken])
+    row |= {"ratio": spread(ratios(taken, seconds[base])), "ratio_to": base}
+    job.results.add("training", str(group), **row)
 
 
 def _row(

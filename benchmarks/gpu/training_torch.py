@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu.cuda import Memory, compiler, graphed
+from benchmarks.gpu.cuda import Memory, compiling, graphed
 from benchmarks.gpu.jobs import Options, Unavailable
 from benchmarks.gpu.plan import FLOPS, Group, Trial
 from benchmarks.gpu.training_rows import Built
@@ -43,7 +43,7 @@ def _step(options: Options, group: Group, trial: Trial) -> tuple[Step, int]:
     spec = group.spec() if trial.exits == "all" else group.spec().single_exit(-1)
     height, width, channels = spec.input_shape
     device = options.device
-    net: nn.Module
+    net: Any
     if trial.peer:
         net = _peer(trial.peer).to(device)
         one = torch.zeros(1, channels, height, width, device=device)
@@ -68,7 +68,12 @@ def _step(options: Options, group: Group, trial: Trial) -> tuple[Step, int]:
         total: Tensor = balance(losses) if balance else losses[0]
         return total
 
-    forward = compiler(smallest=options.smallest)(loss) if trial.mode == "compiled" else loss
+    forward = loss
+    if trial.mode == "compiled":
+        forward = torch.compile(loss, **compiling(smallest=options.smallest))
+    elif trial.mode == "compiled by unit":
+        for unit in net.units:
+            unit.compile(**compiling(smallest=options.smallest))
 
     def step() -> None:
         optimizer.zero_grad()
@@ -86,7 +91,7 @@ def _only(logits: Any) -> Tensor:
 
 def _peer(name: str) -> nn.Module:
     try:
-        import timm
+        import timm  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise Unavailable("timm is not installed") from None
     made: nn.Module = timm.create_model(name)
