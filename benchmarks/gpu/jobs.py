@@ -112,7 +112,7 @@ def _run(job: Job, options: Options, results: Results, seconds: float) -> None:
     complete = _gather(results, earlier, own)
     own.unlink()
     if late:
-        results.skip(job.name, f"stopped after its {seconds:.0f} s")
+        results.skip(job.name, f"stopped after its {seconds:.3g} s")
     elif not complete:
         results.fail(job.name, RuntimeError(f"ended with status {process.returncode}"))
 
@@ -198,7 +198,7 @@ class Attempts:
             with limited(seconds):
                 work()
         except TimeUp:
-            self.results.skip(name, f"its {seconds:.0f} s were over")
+            self.results.skip(name, f"its {seconds:.3g} s were over")
         except Unavailable as why:
             self.results.skip(name, str(why))
         except Exception as error:

@@ -110,7 +110,7 @@ def main(options: Options) -> int:
     job = Attempts("jax", "jax", "networks", options, device, jax.clear_caches)
     groups = plan.jax()
     if options.smallest:
-        groups = plan.smallest(groups[2:3])  # compiling is what takes seconds
+        groups = plan.smallest(groups[3:4])  # compiling is what takes seconds
     most = 3 if options.smallest else 200
     stopped = plan.stopping(smallest=options.smallest)[:1]
     for i, group in enumerate(groups):

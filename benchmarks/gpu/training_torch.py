@@ -51,7 +51,7 @@ def _step(options: Options, group: Group, trial: Trial) -> tuple[Step, int]:
     else:
         net = AnytimeNet(spec, checkpoint=trial.checkpoint).to(device)
         multiply_adds = spec.costs()[-1].multiply_adds
-    net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    net.to(memory_format=torch.channels_last).train()
     images = torch.randn(group.batch, channels, height, width, device=device)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(spec.num_classes, (group.batch,), device=device)
