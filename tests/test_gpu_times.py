@@ -165,11 +165,17 @@ def test_utilisation_is_six_operations_per_multiply_add_over_the_devices_peak(py
 
 
 JOB = """
-import os, time
+import os
+import signal
+import time
 from benchmarks.gpu.jobs import Attempts, Options, Unavailable
 
 def refuse():
     raise Unavailable("no such device")
+
+def stubborn():  # as a compiler that is not in Python
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    time.sleep(60)
 
 job = Attempts("{name}", "json", "part", Options.read(__doc__, 1), "device")
 job.attempt("good", lambda: job.results.add("table", "{name}", value=1), 5)
@@ -202,15 +208,17 @@ def named(entries):
 
 def test_what_crashes_or_hangs_takes_nothing_else_along(python, tmp_path):
     jobs = {
-        "crashing": ("os._exit(3)", 1.0),
-        "hanging": ("time.sleep(60)", 0.03),
-        "fine": ("", 1.0),
+        "crashing": ("job.attempt('bad', lambda: os._exit(3), 5)", 1.0),
+        "hanging": ("job.attempt('long', stubborn, 60)", 0.03),
+        "fine": ("job.results.finish(), time.sleep(60)", 1.0),
     }
     status, found = supervised(python, tmp_path, jobs)
     assert status == 1
     assert [row["name"] for row in found["rows"]] == ["crashing", "hanging", "fine"]
-    assert named(found["failed"]) == [("crashing", "RuntimeError: ended with status 3")]
-    assert [name for name, _ in named(found["skipped"])] == ["hanging"]
+    assert named(found["failed"]) == [("crashing", "RuntimeError: ended with status 3 in: bad")]
+    [(hanging, why)] = named(found["skipped"])
+    assert hanging == "hanging"
+    assert why.endswith("in: long")
     assert found["complete"]
 
 

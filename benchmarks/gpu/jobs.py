@@ -102,27 +102,31 @@ def _run(job: Job, options: Options, results: Results, seconds: float) -> None:
     own = Results(_own_name(results.content["part"], job.name), options.out, options.device).path
     clock = Clock(seconds + ENDING)
     command = [sys.executable, "-m", job.module, *options.arguments(seconds)]
+    found: dict[str, Any] = {"complete": False}
     with subprocess.Popen(command, env=_environment(options)) as process:
-        while process.poll() is None and clock.left() > 0:
+        while process.poll() is None and clock.left() > 0 and not found["complete"]:
             time.sleep(0.2)
-            _gather(results, earlier, own)
+            found = _gather(results, earlier, own)
         late = process.poll() is None
-        if late:
-            process.kill()
-    complete = _gather(results, earlier, own)
+        process.kill()  # complete, it may still wait for compilers of its own
+    found = _gather(results, earlier, own)
     own.unlink()
+    if found["complete"]:
+        return
+    during = f" in: {found['running']}" if found.get("running") else ""
     if late:
-        results.skip(job.name, f"stopped after its {seconds:.3g} s")
-    elif not complete:
-        results.fail(job.name, RuntimeError(f"ended with status {process.returncode}"))
+        results.skip(job.name, f"stopped after its {seconds:.3g} s{during}")
+    else:
+        error = RuntimeError(f"ended with status {process.returncode}{during}")
+        results.fail(job.name, error)
 
 
-def _gather(results: Results, earlier: dict[str, Any], own: Path) -> bool:
-    """Takes over what the job has by now; whether it is complete."""
-    found = json.loads(own.read_text())
+def _gather(results: Results, earlier: dict[str, Any], own: Path) -> dict[str, Any]:
+    """Takes over what the job has by now, and returns it."""
+    found: dict[str, Any] = json.loads(own.read_text())
     gathered = {key: before + found[key] for key, before in earlier.items()}
     results.update(device=found["device"], **gathered)
-    return bool(found["complete"])
+    return found
 
 
 def _found(framework: str) -> bool:
@@ -194,6 +198,7 @@ class Attempts:
             self.results.skip(name, "no time was left")
             return False
         seconds = min(seconds, self.clock.left())
+        self.results.update(running=name)
         try:
             with limited(seconds):
                 work()
@@ -207,6 +212,7 @@ class Attempts:
         else:
             return True
         finally:
+            self.results.update(running=None)
             gc.collect()
             self.free()
         return False
