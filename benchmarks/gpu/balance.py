@@ -5,7 +5,8 @@ python -m benchmarks.gpu.balance --out DIR --device cuda --seconds 60
 
 from __future__ import annotations
 
-from benchmarks.gpu.jobs import Job, Options, supervise
+from benchmarks.gpu.jobs import Job, supervise
+from benchmarks.gpu.options import Options
 
 JOBS = (
     Job("torch", "torch", "benchmarks.gpu.balance_torch", share=0.7),

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from benchmarks.gpu.attempts import Attempts
 from benchmarks.gpu.balance_rows import COUNTS, Repeats, add_rows
-from benchmarks.gpu.jobs import Attempts, Options
+from benchmarks.gpu.options import Options
 from benchmarks.timing import BASE, Step, on_host
 from loss_balance import AdaLoss, Constant, Scheme
 from loss_balance.backends.jax import balance, init

@@ -7,9 +7,10 @@ from functools import partial
 import torch
 
 from benchmarks.combining import STEPS, combinations, training_step
+from benchmarks.gpu.attempts import Attempts
 from benchmarks.gpu.balance_rows import COUNTS, EXITS, Repeats, add_rows
 from benchmarks.gpu.cuda import compiling, free, graphed, start, timer
-from benchmarks.gpu.jobs import Attempts, Options
+from benchmarks.gpu.options import Options
 from benchmarks.timing import Step
 
 PEERS = "torchjd"

@@ -5,10 +5,11 @@ python -m benchmarks.gpu.networks --out DIR --device cuda --seconds 150
 
 from __future__ import annotations
 
-from benchmarks.gpu.jobs import Job, Options, supervise
+from benchmarks.gpu.jobs import Job, supervise
+from benchmarks.gpu.options import Options
 
 JOBS = (
-    Job("torch", "torch", "benchmarks.gpu.networks_torch", share=0.5),
+    Job("torch", "torch", "benchmarks.gpu.networks_torch", share=0.6),
     Job("jax", "jax", "benchmarks.gpu.networks_jax", share=0.5),
     Job("torch-compiled", "torch", "benchmarks.gpu.networks_compiled", share=1.0),
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.gpu import plan
+from benchmarks.gpu.attempts import Attempts
 from benchmarks.gpu.cuda import free, start
-from benchmarks.gpu.jobs import Attempts, Options
 from benchmarks.gpu.networks_torch import train
+from benchmarks.gpu.options import Options
 
 
 def main(options: Options) -> int:

@@ -12,7 +12,8 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.gpu import plan, stopping_rows, training_rows
-from benchmarks.gpu.jobs import Attempts, Options
+from benchmarks.gpu.attempts import Attempts
+from benchmarks.gpu.options import Options
 from benchmarks.gpu.training_rows import Built
 from benchmarks.timing import on_host
 from loss_balance import AdaLoss, Constant, Scheme
@@ -91,13 +92,14 @@ def stop(job: Attempts, spec: AnytimeSpec, most: int) -> None:
     net = AnytimeNet(spec)
     net.eval()  # type: ignore[no-untyped-call]
     graph, state = nnx.split(net)
+    arrays, structure = jax.tree.flatten(state)  # a call with a state takes far longer
 
     @jax.jit
-    def whole(state: Any, x: Any) -> Any:
-        return nnx.merge(graph, state)(x)
+    def whole(arrays: list[Any], x: Any) -> Any:
+        return nnx.merge(graph, jax.tree.unflatten(structure, arrays))(x)
 
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, *spec.input_shape), np.float32))
-    call = partial(whole, state)
+    call = partial(whole, arrays)
     jax.block_until_ready(call(x))  # type: ignore[no-untyped-call]
     stopping_rows.add_rows(job, spec.name, "compiled segments", net.anytime, call, x, most)
 

@@ -7,8 +7,9 @@ from functools import partial
 import torch
 
 from benchmarks.gpu import plan, stopping_rows, training_rows, training_torch
+from benchmarks.gpu.attempts import Attempts
 from benchmarks.gpu.cuda import free, start, timer
-from benchmarks.gpu.jobs import Attempts, Options
+from benchmarks.gpu.options import Options
 from benchmarks.gpu.segments import Segments
 from loss_balance.reference_models.spec import AnytimeSpec
 from loss_balance.reference_models.torch import AnytimeNet

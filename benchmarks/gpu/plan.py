@@ -67,10 +67,10 @@ def eager() -> list[Group]:
     return [
         Group("resann-9-32", 128, (SINGLE, EXITS, *GRAPHS, CHECKPOINT)),
         Group("resann50", 64, (SINGLE, EXITS, resnet, CHECKPOINT)),
+        Group("msdnet-original-7", 128, (SINGLE, EXITS, GRAPHS[1], CHECKPOINT)),
         Group("denseann169", 64, (SINGLE, EXITS, densenet, CHECKPOINT)),
+        Group(DENSEANN, 128, (SINGLE, EXITS, GRAPHS[1], CHECKPOINT)),
         Group("msdnet38", 64, (SINGLE, EXITS, CHECKPOINT)),
-        Group(DENSEANN, 128, (SINGLE, EXITS, *GRAPHS, CHECKPOINT)),
-        Group("msdnet-original-7", 128, (SINGLE, EXITS, *GRAPHS, CHECKPOINT)),
     ]
 
 
@@ -114,7 +114,7 @@ def smallest(groups: Sequence[Group]) -> list[Group]:
     return [Group("resann-1-2", 2, tuple(trials), side=4)]
 
 
-STOPPING = ("resann-9-32", "resann50", "msdnet38", DENSEANN, "msdnet-original-7", "denseann169")
+STOPPING = ("resann-9-32", "msdnet-original-7", "resann50", "msdnet38", "denseann169", DENSEANN)
 
 
 def stopping(*, smallest: bool) -> list[AnytimeSpec]:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from benchmarks.gpu.jobs import Attempts
+from benchmarks.gpu.attempts import Attempts
 from benchmarks.gpu.plan import Group, Trial, utilisation
 from benchmarks.gpu.results import spread
 from benchmarks.timing import Step, Timed, measure, ratios
 
-SECONDS = 1.0  # that timing a pair of steps takes, about
+SECONDS = 0.6  # that timing a pair of steps takes, about
 SLACK = 5.0  # seconds that it may take, at most
 ROUND = 0.02  # seconds of the slowest step's round, at least
 BUILDING = {  # seconds at most, by mode

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu.attempts import Unavailable
 from benchmarks.gpu.cuda import Memory, compiling, graphed
-from benchmarks.gpu.jobs import Options, Unavailable
+from benchmarks.gpu.options import Options
 from benchmarks.gpu.plan import FLOPS, Group, Trial
 from benchmarks.gpu.training_rows import Built
 from benchmarks.timing import Step
