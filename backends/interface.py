@@ -83,9 +83,7 @@ def _checked_list(losses: list[Any], num_losses: int) -> list[Any]:
     return [None if isinstance(loss, (int, float)) and loss == 0 else loss for loss in losses]
 
 
-def check_priorities(
-    priorities: Sequence[float] | None, num_losses: int
-) -> tuple[float, ...] | None:
+def check_priorities(priorities: Sequence[Any] | None, num_losses: int) -> tuple[float, ...] | None:
     """`priorities` of a balancer as a tuple of floats, or None.
 
     Raises:

@@ -95,7 +95,7 @@ class AveragingScheme(Scheme):
         state = super().init(xp, dtype)
         if self.warmup < 2:  # the first value starts the mean in any case
             return state
-        return WarmState(*state, count=xp.zeros_like(state.weights))
+        return WarmState(**state._asdict(), count=xp.zeros_like(state.weights))
 
     def update(
         self, state: AnyState, losses: Array, xp: Namespace, present: Array | None = None

@@ -168,7 +168,7 @@ def lerp(start: Array, end: Array, weight: Any, xp: Namespace) -> Array:
     return start + weight * (end - start)
 
 
-def check_count(name: str, value: int, least: int = 1) -> None:
+def check_count(name: str, value: Any, least: int = 1) -> None:
     """ValueError unless `value` is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
@@ -176,7 +176,7 @@ def check_count(name: str, value: int, least: int = 1) -> None:
 
 def check_range(
     name: str,
-    value: float,
+    value: Any,
     low: float,
     high: float = math.inf,
     *,
