@@ -107,9 +107,9 @@ class StatefulBalancer:
         self._warn(state)
         return state_metrics(state, self.names, self.scheme)
 
-    def check_state(self) -> None:
-        """ValueError if the state holds values that cannot be."""
-        problems = impossible(self.read_state(), self.scheme)
+    def check_state(self, state: AnyState | None = None) -> None:
+        """ValueError if the state, or the one given, in NumPy arrays, holds what cannot be."""
+        problems = impossible(self.read_state() if state is None else state, self.scheme)
         if problems:
             raise ValueError(
                 f"a balancer's state must be possible, got {'; '.join(problems)}: "

@@ -116,15 +116,20 @@ def screen(
     `floor` (a coefficient at 0, a placeholder, a hinge at rest) is off, as if absent.
     """
     if negative:
-        values = xp.nan_to_num(losses, nan=0.0, posinf=0.0, neginf=0.0)
-        bad = values != losses  # NaN differs from 0 too
+        values, bad = screen_finite(losses, xp, present)
         live = xp.abs(values) > floor
     else:
         values = xp.nan_to_num(losses, nan=-1.0, posinf=-1.0, neginf=-1.0)
         bad, live = values < 0.0, values > floor
-    if present is not None:
-        bad, live = bad & present, live & present
-    return values, live, bad
+        bad = bad if present is None else bad & present
+    return values, live if present is None else live & present, bad
+
+
+def screen_finite(losses: Array, xp: Namespace, present: Array | None) -> tuple[Array, Array]:
+    """(`losses` made finite, where a present one was NaN or infinite), shape (L,) each."""
+    values = xp.nan_to_num(losses, nan=0.0, posinf=0.0, neginf=0.0)
+    bad = values != losses  # NaN differs from 0 too
+    return values, bad if present is None else bad & present
 
 
 def counted(state: AnyState, bad: Array, xp: Namespace) -> dict[str, Array]:

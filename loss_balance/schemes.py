@@ -23,6 +23,7 @@ from loss_balance.base import (
     check_range,
     counted,
     screen,
+    screen_finite,
 )
 
 __all__ = [
@@ -55,7 +56,7 @@ class FixedScheme(Scheme):
     def update(
         self, state: State, losses: Array, xp: Namespace, present: Array | None = None
     ) -> State:
-        _, _, bad = screen(losses, xp, present, self.floor, negative=True)
+        _, bad = screen_finite(losses, xp, present)
         return state._replace(**counted(state, bad, xp))
 
 
