@@ -28,8 +28,9 @@ def note(
         xp: namespace of the arrays.
         present: as in `Scheme.update`.
     """
-    counts = xp.abs(losses) <= scheme.floor  # so far: what is off; a NaN is not
-    counts = xp.logical_not(counts) if present is None else present & xp.logical_not(counts)
+    # NaN by its own comparison: TensorFlow takes "not <=" for ">", which a NaN is not either.
+    counts = (xp.abs(losses) > scheme.floor) | (losses != losses)
+    counts = counts if present is None else present & counts
     if not scheme.takes_negative:
         losses = xp.where(losses < 0.0, -math.inf, losses)
     values = xp.where(counts, losses, 0.0)
