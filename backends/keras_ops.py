@@ -137,3 +137,13 @@ def mean_over_replicas(losses: Any, present: Any) -> tuple[Any, Any]:
         tf.distribute.ReduceOp.SUM, ops.stack((losses, has))
     )
     return sums[0] / sums[1], sums[1] > 0
+
+
+def on_any_replica(present: Any) -> Any:
+    """Whether each loss is there on some replica: the others' zeros are then part of its mean."""
+    if replicas() == 1:
+        return present
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, ops.cast(present, "float32")) > 0
