@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -23,27 +24,21 @@ class Found(NamedTuple):
     batch: Any  # how many samples
 
 
-_handed: ContextVar[list[tuple[Any, Any]] | None] = ContextVar("handed", default=None)  # (loss, its
-# sample weights); a context of its own for each replica, which are threads
+class Handed(NamedTuple):
+    """A loss as it was computed, and with which sample weights."""
+
+    loss: Any
+    sample_weight: Any
+
+
+_handed: ContextVar[list[Handed] | None] = ContextVar("handed", default=None)  # one per replica
 
 
 class Losses(CompileLoss):
-    """Keras' reader of `compile(loss=...)`, but `add` gets each loss instead of their sum.
+    """Keras' reader of `compile(loss=...)`, but each loss is handed over, and their sum is 0.
 
     What goes with which output, what is logged and what is refused stays Keras' own matter.
-
-    Args:
-        loss: as given to `compile`.
-        output_names: the model's, or None.
-        add: from what was found and whether it is training to the total.
     """
-
-    def __init__(
-        self, loss: Any, output_names: Sequence[str] | None, add: Callable[[Found, bool], Any]
-    ) -> None:
-        super().__init__(loss, output_names=output_names)
-        self._add = add
-        self.training = False
 
     def build(self, y_true: Any, y_pred: Any) -> None:
         """As Keras does; two losses of one name, which would share a column of the logs, differ."""
@@ -58,21 +53,29 @@ class Losses(CompileLoss):
         self._flat_losses = [one._replace(loss=_handing_over(one.loss)) for one in flat]
 
     def call(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        handed: list[tuple[Any, Any]] = []
+        super().call(y_true, y_pred, sample_weight)
+        return ops.zeros((), self.dtype)
+
+    @contextmanager
+    def handing_over(self) -> Iterator[list[Handed]]:
+        """While it lasts, the losses that are computed come into the list."""
+        handed: list[Handed] = []
         token = _handed.set(handed)
         try:
-            super().call(y_true, y_pred, sample_weight)  # their unweighted sum is not needed
+            yield handed
         finally:
             _handed.reset(token)
+
+    def in_order(self, handed: Sequence[Handed], y_pred: Any) -> Found:
+        """What was handed over, in the order of the outputs `y_pred`."""
         order = sorted(range(len(handed)), key=lambda i: _place(self._paths[i], y_pred))
-        found = Found(
+        return Found(
             names=tuple(self._names[i] for i in order),
             keyed=any(isinstance(key, str) for path in self._paths for key in path),
-            losses=[ops.cast(handed[i][0], self.dtype) for i in order],
-            present=_present([handed[i][1] for i in order]),
+            losses=[ops.cast(handed[i].loss, self.dtype) for i in order],
+            present=_present([handed[i].sample_weight for i in order]),
             batch=ops.shape(keras.tree.flatten(y_pred)[0])[0],
         )
-        return self._add(found, self.training)
 
 
 def _handing_over(loss: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,7 +83,7 @@ def _handing_over(loss: Callable[..., Any]) -> Callable[..., Any]:
         value = loss(y_true, y_pred, sample_weight)
         handed = _handed.get()
         assert handed is not None
-        handed.append((value, sample_weight))
+        handed.append(Handed(value, sample_weight))
         return value
 
     return handed_over

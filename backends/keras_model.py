@@ -116,7 +116,7 @@ class BalancedModel(keras.Model):
             )
         super().compile(optimizer, loss, None, *more, **options)
         if loss is not None:
-            self._compile_loss = Losses(loss, getattr(self, "output_names", None), self._add)
+            self._compile_loss = Losses(loss, output_names=getattr(self, "output_names", None))
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -134,10 +134,13 @@ class BalancedModel(keras.Model):
         """Keras' own, with the weighted sum of the losses for their sum; updates in training."""
         if self._compile_loss is None:
             raise ValueError("balance_model balances the losses of compile(loss=...), got none")
-        self._compile_loss.training = training
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        with self._compile_loss.handing_over() as handed:  # what Keras adds to them is left
+            rest = super().compute_loss(x, y, y_pred, sample_weight, training)
+        # After it: replicas wait for each other in the balancer, and share the list of `add_loss`.
+        found = self._compile_loss.in_order(handed, y_pred)
+        return self._balanced(found, training) + rest
 
-    def _add(self, found: Found, training: bool) -> Any:
+    def _balanced(self, found: Found, training: bool) -> Any:
         losses, present = self._in_scheme_order(found)
         if present is not None:
             present = on_any_replica(present)
