@@ -66,9 +66,17 @@ class Losses(CompileLoss):
         finally:
             _handed.reset(token)
 
-    def in_order(self, handed: Sequence[Handed], y_pred: Any) -> Found:
-        """What was handed over, in the order of the outputs `y_pred`."""
-        order = sorted(range(len(handed)), key=lambda i: _place(self._paths[i], y_pred))
+    def in_order(self, handed: Sequence[Handed], y_pred: Any, declared: Any) -> Found:
+        """What was handed over, in the order of the outputs.
+
+        Args:
+            handed: the losses as Keras computed them.
+            y_pred: the outputs of this step.
+            declared: those a functional model was made with, or None. Their order counts: Keras
+                returns the keys of a dict sorted on some backends.
+        """
+        outputs = declared if _paths(declared) == _paths(y_pred) else y_pred
+        order = sorted(range(len(handed)), key=lambda i: _place(self._paths[i], outputs))
         return Found(
             names=tuple(self._names[i] for i in order),
             keyed=any(isinstance(key, str) for path in self._paths for key in path),
@@ -108,10 +116,9 @@ def output_labels(model: Any) -> tuple[str, ...]:
     outputs, layers = getattr(model, "output", None), getattr(model, "output_names", None)
     if outputs is None or layers is None:
         return ()
-    paths = [path for path, _ in keras.tree.flatten_with_path(outputs)]
     found = sorted(
         (_place(path, outputs), label(path, layer))
-        for path, layer in zip(paths, layers, strict=True)
+        for path, layer in zip(_paths(outputs), layers, strict=True)
     )
     return distinct(name for _, name in found)
 
@@ -133,6 +140,10 @@ def distinct(names: Iterable[str]) -> tuple[str, ...]:
             new = f"{name}_{count}"
         found.append(new)
     return tuple(found)
+
+
+def _paths(outputs: Any) -> list[Path]:
+    return [path for path, _ in keras.tree.flatten_with_path(outputs)]
 
 
 def _place(path: Path, outputs: Any) -> tuple[int, ...]:

@@ -137,7 +137,8 @@ class BalancedModel(keras.Model):
         with self._compile_loss.handing_over() as handed:  # what Keras adds to them is left
             rest = super().compute_loss(x, y, y_pred, sample_weight, training)
         # After it: replicas wait for each other in the balancer, and share the list of `add_loss`.
-        found = self._compile_loss.in_order(handed, y_pred)
+        declared = getattr(self.model, "output", None)
+        found = self._compile_loss.in_order(handed, y_pred, declared)
         return self._balanced(found, training) + rest
 
     def _balanced(self, found: Found, training: bool) -> Any:
