@@ -40,6 +40,8 @@ class Losses(CompileLoss):
     What goes with which output, what is logged and what is refused stays Keras' own matter.
     """
 
+    _flat_losses: list[Any]  # Keras' own
+
     def build(self, y_true: Any, y_pred: Any) -> None:
         """As Keras does; two losses of one name, which would share a column of the logs, differ."""
         super().build(y_true, y_pred)

@@ -119,7 +119,7 @@ class BalancedModel(keras.Model):
             self._compile_loss = Losses(loss, output_names=getattr(self, "output_names", None))
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.compile(**keras.saving.deserialize_keras_object(_without_taps(config)))
         if self.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
 
@@ -160,9 +160,8 @@ class BalancedModel(keras.Model):
             raise ValueError(
                 f"expected {count} losses, got {len(found.losses)}: {list(found.names)}"
             )
-        if not self._names_given:
-            self.balancer.names = found.names
-        names = self.balancer.names
+        names = (self.balancer.names if self._names_given else None) or found.names
+        self.balancer.names = names
         if set(names) != set(found.names):
             if found.keyed or set(names) & set(found.names):
                 raise ValueError(
@@ -227,6 +226,15 @@ class BalancedModel(keras.Model):
             config["name"],
             **config.get("options", {}),
         )
+
+
+def _without_taps(config: Any) -> Any:
+    """A config of `compile` from a file of before, in which each loss is wrapped in a `Tap`."""
+    if isinstance(config, Mapping):
+        if config.get("registered_name") == "loss_balance>Tap":
+            return config["config"]["loss"]
+        return {key: _without_taps(value) for key, value in config.items()}
+    return [_without_taps(one) for one in config] if isinstance(config, list) else config
 
 
 def _check_model(model: Any) -> None:

@@ -42,7 +42,7 @@ def test_the_loss_is_shown_as_it_was_given():
     model = balance_model(two_heads(), 2)
     given = ["mse", keras.losses.MeanAbsoluteError()]
     model.compile(loss=given)
-    assert model.loss is given
+    assert model.loss == given
 
 
 def test_a_compiled_model_is_compiled_as_it_was():
@@ -98,6 +98,23 @@ def test_a_custom_loss_that_is_missing_at_load_is_named(tmp_path):
         keras.saving.load_model(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras", custom_objects={"mine": mine})
     assert loaded.loss[0] is mine
+
+
+def test_a_file_of_before_in_which_losses_are_wrapped_is_read():
+    model, other = (balance_model(two_heads(), 2) for _ in range(2))
+    model.compile(loss={"a": "mse", "b": keras.losses.MeanAbsoluteError()})
+    config = model.get_compile_config()
+    for key, loss in config["loss"].items():
+        tap = {"loss": loss, "key": key, "name": "loss"}
+        config["loss"][key] = {
+            "module": "loss_balance.backends.keras_model",
+            "class_name": "Tap",
+            "config": tap,
+            "registered_name": "loss_balance>Tap",
+        }
+    other.compile_from_config(config)
+    assert other.loss["a"] == "mse"
+    assert isinstance(other.loss["b"], keras.losses.MeanAbsoluteError)
 
 
 def test_options_of_the_balancer_are_kept(tmp_path):
