@@ -174,10 +174,7 @@ class BalancedModel(keras.Model):
             present = ops.stack([present[i] for i in order])
         return [found.losses[i] for i in order], present
 
-    @property
-    def layers(self) -> Any:
-        """Those of `model`, as are the other attributes here: it is used as it was."""
-        return self.model.layers
+    # As `model`, which users had. Not `layers`: the paths in files of weights follow it.
 
     @property
     def inputs(self) -> Any:
@@ -199,11 +196,13 @@ class BalancedModel(keras.Model):
     def output_names(self) -> Any:
         return self.model.output_names
 
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
+        return self.model.get_layer(name, index)
+
     def summary(self, *args: Any, **options: Any) -> None:
         self.model.summary(*args, **options)
 
     def export(self, *args: Any, **options: Any) -> Any:
-        """As `model`: what is deployed needs no balance."""
         return self.model.export(*args, **options)
 
     def get_config(self) -> dict[str, Any]:

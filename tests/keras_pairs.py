@@ -99,9 +99,9 @@ def one_step(model: keras.Model, outputs: str) -> dict[str, np.ndarray]:
 
 
 def named(model: keras.Model, logs: dict[str, Any]) -> dict[str, np.ndarray]:
-    weights = [w for layer in model.layers for w in layer.get_weights()]
+    weights = [np.array(w) for w in getattr(model, "model", model).get_weights()]
     found = {f"log {name}": np.array(values) for name, values in logs.items()}
-    return found | {f"weight {i}": np.array(w) for i, w in enumerate(weights)}
+    return found | {f"weight {i}": w for i, w in enumerate(weights)}
 
 
 if __name__ == "__main__":
