@@ -148,3 +148,13 @@ def sum_over_replicas(pending: Any) -> Any:
 
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, pending)
+
+
+def on_any_replica(present: Any) -> Any:
+    """Whether each loss is there on some replica: the others' zeros are then part of its mean."""
+    if replicas() == 1:
+        return present
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, ops.cast(present, "float32")) > 0
