@@ -12,7 +12,7 @@ from loss_balance.backends.interface import scheme_config, scheme_from_config
 from loss_balance.backends.keras_layer import Balancer
 from loss_balance.backends.keras_losses import Found, Losses, output_labels
 from loss_balance.backends.keras_metrics import WeightMetric
-from loss_balance.backends.keras_ops import on_any_replica, replicas
+from loss_balance.backends.keras_ops import mean_over_replicas, on_any_replica, replicas
 from loss_balance.base import Scheme
 
 # What `BalancedModel` does Keras' way; a model's own would never run.
@@ -148,7 +148,7 @@ class BalancedModel(keras.Model):
         # Keras divides each loss by the number of replicas; the state is to see the loss itself.
         share = 1 / replicas()
         losses = [loss / share for loss in losses]
-        total = self.balancer(losses, mask=present, training=training)
+        total = self.balancer(mean_over_replicas(losses), mask=present, training=training)
         self.shown_weights.update_state(self.balancer.loss_weights, self.balancer.state_skipped)
         self.loss_sum.update_state(sum(losses), sample_weight=found.batch)
         return total * share

@@ -150,8 +150,20 @@ def sum_over_replicas(pending: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, pending)
 
 
+def mean_over_replicas(losses: list[Any]) -> Any:
+    """What the losses of the whole batch are, shape (losses,), with the gradient of this replica's.
+
+    A replica whose samples all weigh nothing has a part in it, as they have on one device.
+    """
+    if replicas() == 1:
+        return losses
+    own = ops.stack(losses)
+    whole = sum_over_replicas(ops.stop_gradient(own)) / replicas()
+    return own + (whole - ops.stop_gradient(own))
+
+
 def on_any_replica(present: Any) -> Any:
-    """Whether each loss is there on some replica: the others' zeros are then part of its mean."""
+    """Whether each loss is there on some replica."""
     if replicas() == 1:
         return present
     import tensorflow as tf
