@@ -1,17 +1,23 @@
-"""What all balancers share and no framework is needed for: names, order, errors, formats."""
+"""What all balancers share and no framework is needed for: what goes in, names, order, formats."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from numbers import Real
 from typing import Any
 
-import numpy as np
-
 from loss_balance.adaloss import LinearSchedule
-from loss_balance.base import AnyState, Array, Scheme
+from loss_balance.base import Scheme
 
-NEGATIVE = "losses must not be negative (AdaLoss divides by their mean), got {}"
+
+def negative(scheme: Scheme, losses: Any) -> ValueError:
+    """The error for a negative loss in the first call."""
+    name = type(scheme).__name__
+    return ValueError(
+        f"losses must not be negative ({name} weighs a loss by its inverse), got {losses}"
+    )
 
 
 def check_names(names: Sequence[str] | None, num_losses: int) -> tuple[str, ...] | None:
@@ -28,9 +34,10 @@ def in_order(losses: Any, names: tuple[str, ...] | None, num_losses: int) -> Any
     """`losses` as a list in the scheme's order, or unchanged if it is one stacked array.
 
     Args:
-        losses: a sequence of scalars, a mapping from name to scalar, or an array of shape
-            (num_losses,). A scalar may be None: absent in this step. That they are scalars is for
-            the adapter to check, with `not_scalar`.
+        losses: scalars in any iterable that `sum` takes, a mapping from name to scalar, or an array
+            of shape (num_losses,). A scalar may be None, absent in this step, which is what a
+            number 0 becomes too: where other losses are tensors it is a placeholder. That they are
+            scalars is for the adapter to check, with `not_scalar`.
         names: the order of a mapping's entries.
         num_losses: how many losses the scheme weighs.
 
@@ -39,13 +46,14 @@ def in_order(losses: Any, names: tuple[str, ...] | None, num_losses: int) -> Any
     """
     if isinstance(losses, Mapping):
         losses = _by_name(losses, names)
-    if isinstance(losses, Sequence):
-        return _checked_list(losses, num_losses)
     shape = getattr(losses, "shape", None)
     if shape is None:
-        raise ValueError(
-            f"losses must be a sequence, a mapping or a stacked array, got {type(losses).__name__}"
-        )
+        if isinstance(losses, str) or not isinstance(losses, Iterable):
+            raise ValueError(
+                "losses must be an iterable of scalars, a mapping or a stacked array, "
+                f"got {type(losses).__name__}"
+            )
+        return _checked_list(list(losses), num_losses)
     if tuple(shape) != (num_losses,):
         raise ValueError(f"expected losses of shape ({num_losses},), got {tuple(shape)}")
     return losses
@@ -58,15 +66,10 @@ def not_scalar(index: int, shape: Sequence[int]) -> ValueError:
     )
 
 
-def check_mask(shape: Sequence[int], num_losses: int) -> None:
-    """ValueError unless a mask has one entry per loss."""
-    if tuple(shape) != (num_losses,):
-        raise ValueError(f"expected a mask of shape ({num_losses},), got {tuple(shape)}")
-
-
 def _by_name(losses: Mapping[str, Any], names: tuple[str, ...] | None) -> list[Any]:
     if names is None:
         raise ValueError("a mapping of losses needs Balancer(..., names=[...]) for its order")
+    losses = dict(_flat(losses))
     if set(losses) != set(names):
         raise ValueError(
             f"losses must have exactly the names {list(names)}, got {list(losses)} "
@@ -75,42 +78,42 @@ def _by_name(losses: Mapping[str, Any], names: tuple[str, ...] | None) -> list[A
     return [losses[name] for name in names]
 
 
-def _checked_list(losses: Sequence[Any], num_losses: int) -> list[Any]:
+def _flat(losses: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and loss; one within a mapping within a mapping is called "outer/inner"."""
+    for name, loss in losses.items():
+        if isinstance(loss, Mapping):
+            yield from _flat(loss, f"{above}{name}/")
+        else:
+            yield (f"{above}{name}" if above else name), loss
+
+
+def _checked_list(losses: list[Any], num_losses: int) -> list[Any]:
     if len(losses) != num_losses:
         raise ValueError(f"expected {num_losses} losses, got {len(losses)}")
-    if all(loss is None for loss in losses):
-        raise ValueError("at least one loss must be present in a step, all are None")
-    return list(losses)
+    return [None if isinstance(loss, (int, float)) and loss == 0 else loss for loss in losses]
 
 
-def check_exported(exported: Mapping[str, Array], scheme: Scheme) -> AnyState:
-    """A state of NumPy arrays from what some balancer's `export_state()` gave, in any framework.
+def check_priorities(priorities: Sequence[Any] | None, num_losses: int) -> tuple[float, ...] | None:
+    """`priorities` of a balancer as a tuple of floats, or None.
 
     Raises:
-        ValueError: names that are missing or unknown, shapes or values that cannot be, all in one
-            message.
+        ValueError: they are not one finite number of at least 0 per loss.
     """
-    like = scheme.init(np)
-    problems = [f"missing {name}" for name in like._fields if name not in exported]
-    problems += [f"unknown {name}" for name in exported if name not in like._fields]
-    arrays = {name: np.asarray(exported[name]) for name in like._fields if name in exported}
-    for name, array in arrays.items():
-        expected = getattr(like, name)
-        if array.shape != expected.shape:
-            problems.append(f"{name} has shape {array.shape}, expected {expected.shape}")
-        elif array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-            problems.append(f"{name} must be finite numbers, got {array}")
-    if problems:
+    if priorities is None:
+        return None
+    given = tuple(priorities)
+    good = all(isinstance(p, Real) and 0.0 <= p < math.inf for p in given)
+    if len(given) != num_losses or not good:
         raise ValueError(
-            f"a state for {scheme.num_losses} losses was expected: {'; '.join(problems)}"
+            f"priorities must be {num_losses} finite numbers of at least 0, got {given}"
         )
-    return type(like)(**arrays)
+    return tuple(float(p) for p in given)
 
 
-def weight_metrics(weights: Sequence[float], names: tuple[str, ...] | None) -> dict[str, float]:
-    """`{"loss_weight/<name>": weight}`, for any logger; without names the losses are 0, 1, ..."""
-    labels = names or tuple(str(i) for i in range(len(weights)))
-    return {f"loss_weight/{label}": float(w) for label, w in zip(labels, weights, strict=True)}
+def check_vector(name: str, shape: Sequence[int], num_losses: int) -> None:
+    """ValueError unless what is called `name` has one entry per loss."""
+    if tuple(shape) != (num_losses,):
+        raise ValueError(f"expected {name} of shape ({num_losses},), got {tuple(shape)}")
 
 
 def scheme_config(scheme: Scheme) -> dict[str, Any]:

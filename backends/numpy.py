@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,18 +10,19 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from loss_balance.adaloss import as_scheme
 from loss_balance.backends.interface import (
-    NEGATIVE,
-    check_exported,
-    check_mask,
     check_names,
+    check_priorities,
+    check_vector,
     in_order,
+    negative,
     not_scalar,
-    weight_metrics,
 )
+from loss_balance.backends.state import StatefulBalancer
 from loss_balance.base import AnyState, Scheme
+from loss_balance.clock import note, settle
 
 
-class Balancer:
+class Balancer(StatefulBalancer):
     """Weighted sum of losses whose weights follow the losses.
 
     >>> from loss_balance import AdaLoss
@@ -29,12 +30,18 @@ class Balancer:
     >>> float(balance([4.0, 1.0]))  # 0.25 * 4 + 1 * 1
     2.0
 
-    The weights are the gradient of the total with respect to the losses: where gradients are
-    written by hand, multiply that of loss i by `weights[i]`.
+    The weights are the gradient of the total with respect to the losses, but for `priorities`:
+    where gradients are written by hand, multiply that of loss i by `weights[i]`.
 
     Args:
         scheme: a `Scheme`; an int n means `AdaLoss(n)`.
         names: of the losses, needed for mappings and used in `metrics()`.
+        priorities: factors of the losses, >= 0, multiplied with the weights after these were
+            computed from the losses as they are; default: 1. A coefficient that a loss is
+            multiplied by beforehand would be undone by the balance; and to favour the last loss
+            within the balance there is AdaLoss's `final_weight`.
+        accumulate: how many calls make one update, on the mean of their losses, as many
+            micro-batches make one step of the optimiser.
         dtype: of the state, whatever the losses' dtype.
 
     Attributes:
@@ -47,61 +54,98 @@ class Balancer:
         scheme: Scheme | int,
         *,
         names: Sequence[str] | None = None,
+        priorities: Sequence[float] | None = None,
+        accumulate: int = 1,
         dtype: DTypeLike = np.float64,
     ) -> None:
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
+        self.priorities = check_priorities(priorities, self.scheme.num_losses)
         self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"the state's dtype must be float32 or float64, got {self.dtype}")
         self.training = True
+        self.begin_clock(accumulate)
         self.state: AnyState = self.scheme.init(np, self.dtype)
 
     def __call__(
         self,
-        losses: Sequence[float | None] | Mapping[str, float | None] | NDArray[Any],
+        losses: Iterable[float | None] | Mapping[str, float | None] | NDArray[Any],
         mask: ArrayLike | None = None,
         *,
+        priorities: ArrayLike | None = None,
+        update: bool | None = None,
         training: bool | None = None,
     ) -> Any:
-        """The weighted sum, a scalar in the losses' dtype.
+        """The weighted sum, a scalar in the losses' dtype; 0 if all losses are absent.
 
         Args:
-            losses: a sequence, a mapping (see `names`) or an array of shape (num_losses,); None
-                is a loss that is absent in this step.
+            losses: an iterable of scalars, a mapping (see `names`) or an array of shape
+                (num_losses,); None is a loss that is absent in this step.
             mask: shape (num_losses,), False where a loss is absent.
-            training: whether to update the state; default: the attribute.
+            priorities: shape (num_losses,), in place of the balancer's own in this call.
+            update: False only notes the losses, for the mean that the next update takes; the
+                weights stand still. Default: True at every `accumulate`-th call.
+            training: whether to look at the losses at all; default: the attribute.
 
         Raises:
-            ValueError: wrong count, shape or names; a negative loss in the first call.
+            ValueError: wrong count, shape or names; in the first call a negative loss, if the
+                scheme takes none, or a state that cannot be.
         """
         vector, present = self._gather(losses, mask)
-        if self.state.step == 0 and (vector[present] < 0).any():
-            raise ValueError(NEGATIVE.format(vector.tolist()))
+        factors = self._factors(priorities)
+        if not self._checked:
+            self._check_first(np.where(present, vector, 0))
         if self.training if training is None else training:
-            observed = vector.astype(self.dtype)
-            self.state = self.scheme.update(self.state, observed, np, present)
-        counted = np.where(present, vector, vector.dtype.type(0))
+            self._observe(vector.astype(self.dtype), present, update)
+        wide = np.result_type(vector, self.state.weights)
+        counted = np.where(present, vector, 0).astype(wide)
         with np.errstate(invalid="ignore"):  # infinite losses of both signs: the total is NaN
-            return self.state.weights.astype(vector.dtype) @ counted
+            return ((self.state.weights * factors).astype(wide) @ counted).astype(vector.dtype)
 
     @property
     def weights(self) -> NDArray[Any]:
-        """Shape (num_losses,), the weights of the last step."""
+        """Shape (num_losses,), the scheme's weights of the last step, without priorities."""
         return np.asarray(self.state.weights)
 
-    def export_state(self) -> dict[str, NDArray[Any]]:
-        """The state as arrays that `import_state` of any backend takes."""
-        return {name: np.array(value) for name, value in self.state._asdict().items()}
-
-    def import_state(self, exported: Mapping[str, ArrayLike]) -> None:
-        """Continues from `export_state()` of any backend; ValueError if it does not fit."""
-        given = check_exported(exported, self.scheme)
-        pairs = zip(given, self.state, strict=True)
-        arrays = [np.array(new, dtype=np.asarray(old).dtype) for new, old in pairs]
-        self.state = type(self.state)(*arrays)
-
     def metrics(self) -> dict[str, float]:
-        """`{"loss_weight/<name>": weight}`; a weight at gamma is on AdaLoss's floor."""
-        return weight_metrics(self.state.weights.tolist(), self.names)
+        """`loss_weight/<name>`, `loss_average/<name>` and `loss_skipped/<name>`, for any logger.
+
+        A weight at gamma is on AdaLoss's floor. Warns, once, of losses that were bad in more than
+        half of the last 100 updates.
+        """
+        return self.read_metrics()
+
+    def read_state(self) -> AnyState:
+        return type(self.state)(*(np.array(value) for value in self.state))
+
+    def write_state(self, state: AnyState) -> None:
+        like = self.scheme.init(np, self.dtype)
+        pairs = zip(state, like, strict=True)
+        self.state = type(like)(*(np.array(new, np.asarray(old).dtype) for new, old in pairs))
+
+    def _check_first(self, losses: NDArray[Any]) -> None:
+        """Refuses a state that cannot be, and negative losses before the first update."""
+        self.check_state()
+        if self.state.step == 0 and not self.scheme.takes_negative and (losses < 0).any():
+            raise negative(self.scheme, losses.tolist())
+        self._checked = True
+
+    def _observe(self, losses: NDArray[Any], present: NDArray[Any], update: bool | None) -> None:
+        now = self.due(update)
+        if now and not self._waiting:
+            self.state = self.scheme.update(self.state, losses, np, present)
+        else:
+            pending = note(self.state.pending, losses, self.scheme, np, present)
+            self.state = settle(self.scheme, self.state, pending, np, update=now)
+        self._waiting = not now
+
+    def _factors(self, priorities: ArrayLike | None) -> Any:
+        if priorities is None:
+            return 1.0 if self.priorities is None else np.array(self.priorities)
+        factors = np.asarray(priorities)
+        check_vector("priorities", factors.shape, self.scheme.num_losses)
+        return factors
 
     def _gather(self, losses: Any, mask: ArrayLike | None) -> tuple[NDArray[Any], NDArray[Any]]:
         """(losses, present), both of shape (num_losses,)."""
@@ -123,6 +167,6 @@ class Balancer:
             raise ValueError(f"losses must be real numbers, got dtype {vector.dtype}")
         if mask is not None:
             mask = np.asarray(mask, bool)
-            check_mask(mask.shape, count)
+            check_vector("a mask", mask.shape, count)
             present = present & mask
         return vector, present

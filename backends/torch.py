@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 try:
     import torch
@@ -13,23 +11,29 @@ except ModuleNotFoundError as error:
     raise ImportError(
         "loss_balance.backends.torch needs PyTorch: pip install 'loss-balance[torch]'"
     ) from error
-import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.join import Joinable, JoinHook
 
 from loss_balance.adaloss import as_scheme
+from loss_balance.backends import torch_ops as xp
 from loss_balance.backends.interface import (
-    NEGATIVE,
-    check_exported,
-    check_mask,
     check_names,
+    check_priorities,
+    check_vector,
     in_order,
-    not_scalar,
-    weight_metrics,
+    negative,
 )
-from loss_balance.base import Scheme
+from loss_balance.backends.state import StatefulBalancer
+from loss_balance.backends.torch_inputs import as_vector, eager
+from loss_balance.backends.torch_replicas import Replicas, Shadow
+from loss_balance.backends.torch_state import StateInBuffers, on_host
+from loss_balance.base import AnyState, Scheme
+from loss_balance.clock import mean, note
+
+__all__ = ["Balancer"]
 
 
-class Balancer(nn.Module):
+class Balancer(StateInBuffers, StatefulBalancer, nn.Module, Joinable):
     """Weighted sum of losses whose weights follow the losses.
 
         balance = Balancer(AdaLoss(3)).to(device)
@@ -37,19 +41,35 @@ class Balancer(nn.Module):
         loss.backward()
 
     The state lives in buffers, so `state_dict()` saves it when the balancer is part of the model or
-    saved beside it. It keeps its dtype through `.half()` and its place in memory, so captured CUDA
-    graphs stay valid. `eval()` freezes it. No gradient flows through the weights. The first eager
-    call looks at the values once to refuse negative losses; after it no step waits for the device.
+    saved beside it; it says whose it is, and loading that of another scheme, other hyperparameters
+    or other names is an error that names what differs (`load_state_dict(..., strict=False)` takes
+    other hyperparameters all the same). The state keeps its dtype through `.half()` and its place
+    in memory, so captured CUDA graphs stay valid. `eval()` freezes it. No gradient flows through
+    the weights. The first eager call looks at the values once; after it no step waits for the
+    device.
 
-    Across processes the averages follow the mean loss over all replicas that have it (one
-    all-reduce), so every replica holds the same weights; the gradients are then averaged by DDP as
-    usual.
+    Across processes the averages follow the mean loss over all replicas that have it, so every
+    replica holds the same weights: one all-reduce per update, which carries the state of the first
+    replica too, so that replicas that start unequal are equal from then on. The gradients are
+    averaged by DDP as usual. All replicas must call it in training mode equally often: a validation
+    on one of them must be in `eval()`. For uneven inputs give it a group of its own,
+    `process_group=dist.new_group()`, and join both: `Join([ddp, balance])`.
+
+    Under `torch.compile` losses that come and go as None are a graph each: use `mask`, whose values
+    may change freely.
 
     Args:
         scheme: a `Scheme`; an int n means `AdaLoss(n)`.
         names: of the losses, needed for mappings and used in `metrics()`.
-        dtype: of the state, whatever the losses' dtype.
-        process_group: the replicas, default: all processes, if torch.distributed is initialised.
+        priorities: factors of the losses, >= 0, multiplied with the weights after these were
+            computed from the losses as they are; default: 1. A coefficient that a loss is
+            multiplied by beforehand would be undone by the balance; and to favour the last loss
+            within the balance there is AdaLoss's `final_weight`.
+        accumulate: how many calls make one update, on the mean of their losses, as many
+            micro-batches make one step of the optimiser.
+        dtype: of the state, float32 or float64, whatever the losses' dtype.
+        process_group: the replicas, a ProcessGroup or a DeviceMesh of one dimension; default: all
+            processes, if torch.distributed is initialised.
         sync: False keeps each process to itself.
     """
 
@@ -57,89 +77,146 @@ class Balancer(nn.Module):
     weights: Tensor
     step: Tensor
     skipped: Tensor
+    recent: Tensor
+    pending: Tensor
 
     def __init__(
         self,
         scheme: Scheme | int,
         *,
         names: Sequence[str] | None = None,
+        priorities: Sequence[float] | None = None,
+        accumulate: int = 1,
         dtype: torch.dtype = torch.float32,
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Any = None,
         sync: bool = True,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        Joinable.__init__(self)
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
-        self.process_group = process_group
-        self.sync = sync
-        self._checked = False
-        state = self.scheme.init(torch, dtype)
-        self._state_type = type(state)
-        for name, value in state._asdict().items():
-            self.register_buffer(name, value)
+        self.priorities = check_priorities(priorities, self.scheme.num_losses)
+        self.replicas = Replicas(process_group, sync=sync)
+        self.begin_clock(accumulate)
+        self.hold(self.scheme.init(torch, self.checked_dtype(dtype)))
 
     def forward(
         self,
-        losses: Sequence[Tensor | None] | Mapping[str, Tensor | None] | Tensor,
+        losses: Iterable[Tensor | float | None] | Mapping[str, Tensor | float | None] | Tensor,
         mask: Tensor | None = None,
+        *,
+        priorities: Any = None,
+        update: bool | None = None,
+        training: bool | None = None,
     ) -> Tensor:
         """The weighted sum, a scalar in the losses' dtype; updates the state in training mode.
 
         Args:
-            losses: a sequence or mapping of scalars, or a vector of shape (num_losses,), which is
-                the fast path. None is a loss that is absent in this step.
+            losses: scalars in any iterable or mapping, or a vector of shape (num_losses,), which is
+                the fast path. None or a number 0 is a loss that is absent in this step; if all are,
+                the total is 0 with a gradient of 0.
             mask: shape (num_losses,), bool, False where a loss is absent; its value, even a NaN,
-                and its gradient are then left out.
+                and its gradient are then left out. A NaN that arises before, as in a mean over no
+                elements, still has a NaN for its gradient: write `x.sum() / count.clamp(min=1)`.
+            priorities: shape (num_losses,), in place of the balancer's own in this call.
+            update: False only notes the losses, for the mean that the next update takes; the
+                weights stand still. Default: True at every `accumulate`-th call.
+            training: whether to look at the losses at all, say False where a closure is called
+                again or a step recomputed; default: the module's mode.
 
         Raises:
-            ValueError: wrong count, shape or names; a negative loss in the first eager call.
+            ValueError: wrong count, shape or names; in the first eager call a negative loss, if the
+                scheme takes none, or a state that cannot be.
         """
         vector, present = self._gather(losses, mask)
-        if not (torch.compiler.is_compiling() or self._checked):
-            self._check_first(vector)
-        # In evaluation a copy: backward must not see what a later training step writes.
-        weights = self._observe(vector.detach(), present) if self.training else self.weights.clone()
+        factors = self._factors(priorities)
+        weights = self.weights
+        if self.training if training is None else training:
+            weights = self._observe(vector.detach(), present, update)
+        else:
+            if not self._checked and eager(vector):
+                self.check_state()
+            weights = weights.clone()  # backward must not see what a later step writes
+        if factors is not None:
+            weights = weights * factors
+        if vector.dtype == torch.float16:  # whose range a weight may exceed
+            return torch.dot(weights, vector.to(weights.dtype)).to(vector.dtype)
         return torch.dot(weights.to(vector.dtype), vector)
 
-    def _gather(self, losses: Any, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def metrics(self) -> dict[str, float]:
+        """`loss_weight/<name>`, `loss_average/<name>` and `loss_skipped/<name>`, for any logger.
+
+        A weight at gamma is on AdaLoss's floor. Warns, once, of losses that were bad in more than
+        half of the last 100 updates. Waits for the device: call it as often as you log.
+        """
+        return self.read_metrics()
+
+    def _gather(self, losses: Any, mask: Any) -> tuple[Tensor, Tensor | None]:
         """The losses as one vector, zero where absent, and which are present (None: all)."""
-        ordered = in_order(losses, self.names, self.scheme.num_losses)
-        present = None
-        if isinstance(ordered, list):
-            ordered, present = _stack(ordered)
-        if not ordered.is_floating_point():
-            raise ValueError(f"losses must be real floating point, got {ordered.dtype}")
+        count = self.scheme.num_losses
+        ordered = losses if isinstance(losses, Tensor) else in_order(losses, self.names, count)
+        vector, present = as_vector(ordered, self.average)
+        check_vector("losses", vector.shape, count)
+        if not vector.is_floating_point():
+            raise ValueError(f"losses must be real floating point, got {vector.dtype}")
         if mask is not None:
-            mask = torch.as_tensor(mask, dtype=torch.bool, device=ordered.device)
-            check_mask(mask.shape, self.scheme.num_losses)
-            ordered = torch.where(mask, ordered, 0.0)
+            mask = torch.as_tensor(mask, dtype=torch.bool, device=vector.device)
+            check_vector("a mask", mask.shape, count)
+            vector = torch.where(mask, vector, 0.0)
             present = mask if present is None else present & mask
-        return ordered, present
+        return vector, present
 
-    def _observe(self, losses: Tensor, present: Tensor | None) -> Tensor:
-        """Updates the state with detached losses and returns the new weights."""
+    def _factors(self, priorities: Any) -> Tensor | None:
+        given = self.priorities if priorities is None else priorities
+        if given is None:
+            return None
+        factors = torch.as_tensor(given, dtype=self.weights.dtype, device=self.weights.device)
+        check_vector("priorities", factors.shape, self.scheme.num_losses)
+        return factors
+
+    def _observe(self, losses: Tensor, present: Tensor | None, update: bool | None) -> Tensor:
+        """Updates the state with detached losses and returns the weights to use."""
         losses = losses.to(self.average.dtype)
-        if self.sync and _world_size(self.process_group) > 1:
-            losses, present = _mean_over_replicas(losses, present, self.process_group)
-        old = self._state_type(*(getattr(self, name) for name in self._state_type._fields))
-        new = self.scheme.update(old, losses, torch, present)
-        # In place, for CUDA graphs, but never onto itself: backward holds a fixed scheme's weights.
-        changed = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
-        for floats in (True, False):  # one fused kernel takes one dtype
-            pairs = [(a, b) for a, b in changed if a.is_floating_point() == floats]
-            if pairs:
-                torch._foreach_copy_([a for a, _ in pairs], [b for _, b in pairs])
-        weights: Tensor = new.weights
-        return weights
+        now, alone = self.due(update), self.replicas.alone()
+        old = self.held()
+        if not now:
+            self.note(note(self.noted(), losses, self.scheme, xp, present))
+            return self.weights.clone()
+        if alone and not self._waiting:
+            if not self._checked and eager(losses):
+                self._check_first(losses, old)
+            new = self.scheme.update(old, losses, xp, present)
+        else:
+            pending = note(self.noted(), losses, self.scheme, xp, present)
+            if not alone:
+                pending, old = self.replicas.reduce(pending, old)
+            if not self._checked and eager(losses):
+                self._check_first(pending[0], old)
+            values, there = mean(pending, xp)
+            old = old._replace(pending=torch.zeros_like(pending))
+            new = self.scheme.update(old, values, xp, there)
+        self._waiting = False
+        self.keep(new)
+        return new.weights  # type: ignore[no-any-return]
 
-    @torch.no_grad()
-    def _check_first(self, losses: Tensor) -> None:
-        """Refuses negative losses before the first update, at the price of one wait, once."""
-        if losses.is_cuda and torch.cuda.is_current_stream_capturing():
-            return  # a captured stream cannot be read
-        if not self.step and bool((losses < 0).any()):  # absent ones are zero here
-            raise ValueError(NEGATIVE.format(losses.tolist()))
+    def _check_first(self, losses: Tensor, state: AnyState) -> None:
+        """Refuses a state that cannot be, and negative losses before the first update."""
+        self.check_state(on_host(state))
+        if not (self.scheme.takes_negative or state.step) and bool((losses < 0).any()):
+            raise negative(self.scheme, losses.tolist())
         self._checked = True
+
+    def join_hook(self, **_: Any) -> JoinHook:
+        """What a replica that has run out of inputs does: takes part in the others' all-reduce."""
+        return Shadow(self)
+
+    @property
+    def join_device(self) -> torch.device:
+        return self.average.device
+
+    @property
+    def join_process_group(self) -> Any:
+        return self.replicas.group
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """`.to()`, `.half()` and their like: the state moves between devices, never in dtype."""
@@ -148,59 +225,10 @@ class Balancer(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        return super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
-
-    def export_state(self) -> dict[str, np.ndarray]:
-        """The state as NumPy arrays that `import_state` of any backend takes."""
-        return {name: getattr(self, name).cpu().numpy().copy() for name in self._state_type._fields}
-
-    @torch.no_grad()
-    def import_state(self, exported: Mapping[str, Any]) -> None:
-        """Continues from `export_state()` of any backend; ValueError if it does not fit."""
-        for name, value in check_exported(exported, self.scheme)._asdict().items():
-            getattr(self, name).copy_(torch.from_numpy(np.array(value)))
-
-    def metrics(self) -> dict[str, float]:
-        """`{"loss_weight/<name>": weight}`; a weight at gamma is on AdaLoss's floor.
-
-        Waits for the device: call it as often as you log, not in every step.
-        """
-        return weight_metrics(self.weights.tolist(), self.names)
+        was_real = not self.average.is_meta
+        moved = super()._apply(keep_dtype, recurse)
+        self.moved(was_real=was_real)
+        return moved
 
     def extra_repr(self) -> str:
         return f"{self.scheme}" + (f", names={list(self.names)}" if self.names else "")
-
-
-def _stack(losses: list[Tensor | None]) -> tuple[Tensor, Tensor | None]:
-    """Scalars to a vector; an absent one is 0 and, if there is any, False in the second result."""
-    absent = False
-    for i, loss in enumerate(losses):
-        if loss is None:
-            absent = True
-        elif not isinstance(loss, Tensor):
-            raise ValueError(f"each loss must be a tensor, loss {i} is a {type(loss).__name__}")
-        elif loss.dim():
-            raise not_scalar(i, loss.shape)
-    if not absent:
-        return torch.stack(losses), None  # type: ignore[arg-type]
-    like = next(loss for loss in losses if loss is not None).detach()
-    zero, one = torch.zeros_like(like), torch.ones_like(like)  # filled on the device, no copy to it
-    present = torch.stack([zero if loss is None else one for loss in losses]) > 0
-    return torch.stack([zero if loss is None else loss for loss in losses]), present
-
-
-def _world_size(group: dist.ProcessGroup | None) -> int:
-    return dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
-
-
-def _mean_over_replicas(
-    losses: Tensor, present: Tensor | None, group: dist.ProcessGroup | None
-) -> tuple[Tensor, Tensor]:
-    """(mean of each loss over the replicas that have it, whether any has it), one all-reduce.
-
-    A NaN on one replica makes the mean NaN on all, so all skip it alike.
-    """
-    has = torch.ones_like(losses) if present is None else present.to(losses.dtype)
-    sums = torch.stack((losses, has))  # absent losses are 0 already
-    dist.all_reduce(sums, group=group)
-    return sums[0] / sums[1], sums[1] > 0

@@ -17,8 +17,12 @@ class Oracle:
         final_weight: float = 1.0,
         update_every: int = 1,
         floor: float = 1e-8,
+        clip: float | None = None,
+        warmup: int = 0,
     ) -> None:
         self.n, self.decay, self.update_every, self.floor = n, decay, update_every, floor
+        self.clip, self.warmup = clip, warmup
+        self.values = [0] * n  # how many each average has seen
         self.gamma = gamma
         self.p = [1.0] * (n - 1) + [final_weight]
         self.average: list[float | None] = [None] * n  # None: not seen yet
@@ -32,17 +36,29 @@ class Oracle:
         for i, x in enumerate(losses):
             if bad[i]:
                 self.skipped[i] += 1
-            elif x is not None:
-                a = self.average[i]
-                self.average[i] = x if a is None else self.decay * a + (1 - self.decay) * x
+            elif x is not None and x > self.floor:  # at or below it a loss is off
+                self._average(i, x)
         gamma = self.gamma(self.step) if callable(self.gamma) else self.gamma
         self.step += 1
         if self.step % self.update_every == 0:
             self._weigh(gamma, bad)
         return list(self.weights)
 
+    def _average(self, i: int, x: float) -> None:
+        a = self.average[i]
+        self.values[i] += 1
+        if a is None:
+            self.average[i] = x
+            return
+        if self.clip is not None and x > self.clip * a:
+            x = self.clip * a
+        n = self.values[i]
+        self.average[i] = (
+            (a * (n - 1) + x) / n if n <= self.warmup else self.decay * a + (1 - self.decay) * x
+        )
+
     def _weigh(self, gamma: float, bad: list[bool]) -> None:
-        active = {i: a for i, a in enumerate(self.average) if a is not None and a > self.floor}
+        active = {i: a for i, a in enumerate(self.average) if a is not None}
         alpha = min((a / self.p[i] for i, a in active.items()), default=0.0)
         for i in range(self.n):
             if bad[i]:

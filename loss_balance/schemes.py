@@ -21,7 +21,9 @@ from loss_balance.base import (
     State,
     check_count,
     check_range,
+    counted,
     screen,
+    screen_finite,
 )
 
 __all__ = [
@@ -40,13 +42,22 @@ __all__ = [
 
 
 class FixedScheme(Scheme):
-    """A scheme whose weights never change; it still counts bad values in `skipped`."""
+    """A scheme whose weights never change; it still counts bad values in `skipped`.
+
+    Its weights are configuration: no state, however it came, has any others.
+    """
+
+    takes_negative = True
+    averages = False
+
+    def largest_weight(self) -> float:
+        return max(self.initial_weights())
 
     def update(
         self, state: State, losses: Array, xp: Namespace, present: Array | None = None
     ) -> State:
-        _, bad = screen(losses, xp, present)
-        return state._replace(step=state.step + 1, skipped=xp.add(state.skipped, bad))
+        _, bad = screen_finite(losses, xp, present)
+        return state._replace(**counted(state, bad, xp))
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,7 @@ class Constant(FixedScheme):
     num_losses: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("num_losses", self.num_losses)
 
 
@@ -71,6 +83,7 @@ class Linear(FixedScheme):
     stop: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("num_losses", self.num_losses)
         check_range("start", self.start, low=0.0)
         check_range("stop", self.stop, low=0.0, open_low=True)
@@ -92,6 +105,7 @@ class HalfEnd(FixedScheme):
     num_losses: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("num_losses", self.num_losses)
 
     def initial_weights(self) -> tuple[float, ...]:
@@ -110,6 +124,7 @@ class Single(FixedScheme):
     index: int = -1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("num_losses", self.num_losses)
         if not -self.num_losses <= self.index < self.num_losses:
             raise ValueError(
@@ -159,13 +174,13 @@ class LogLoss(AveragingScheme):
     scaled: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("num_losses", self.num_losses)
         check_range("decay", self.decay, 0.0, 1.0, open_high=True)
         check_range("floor", self.floor, 0.0)
 
     def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:  # noqa: ARG002
-        active = average > self.floor
-        return _published(1.0 / xp.where(active, average, 1.0), self.scaled, xp, active)
+        return _published(xp.reciprocal(average), self.scaled, xp)
 
 
 @dataclass(frozen=True)
@@ -185,19 +200,21 @@ class SoftmaxInverse(AveragingScheme):
     scaled: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("num_losses", self.num_losses)
         check_range("temperature", self.temperature, 0.0, open_low=True)
         check_range("decay", self.decay, 0.0, 1.0, open_high=True)
         check_range("floor", self.floor, 0.0)
 
+    def largest_weight(self) -> float:
+        return 1.0
+
     def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:  # noqa: ARG002
-        active = average > self.floor
-        inverse = 1.0 / xp.where(active, average, 1.0)
-        exponent = xp.where(active, inverse, 0.0)
-        power = xp.exp((exponent - xp.max(exponent)) / self.temperature)
-        power = xp.where(active, power, 0.0)
+        inverse = xp.reciprocal(average)  # below 0 if UNSEEN
+        power = xp.exp((inverse - xp.max(inverse)) / self.temperature)
+        power = xp.where(inverse > 0.0, power, 0.0)
         total = xp.sum(power)
-        return _published(power / xp.where(total > 0.0, total, 1.0), self.scaled, xp, active)
+        return _published(power / xp.where(total > 0.0, total, 1.0), self.scaled, xp)
 
 
 class UncertaintyState(NamedTuple):
@@ -207,6 +224,8 @@ class UncertaintyState(NamedTuple):
     weights: Array
     step: Array
     skipped: Array
+    recent: Array
+    pending: Array
     log_variance: Array  # s, shape (L,)
 
 
@@ -227,15 +246,21 @@ class UncertaintyWeighting(Scheme):
         scaled: divide the weights by the largest.
     """
 
+    averages = False
+
     num_losses: int
     learning_rate: float = 0.01
     floor: float = 1e-8
     scaled: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("num_losses", self.num_losses)
         check_range("learning_rate", self.learning_rate, 0.0, open_low=True)
         check_range("floor", self.floor, 0.0, 1.0, open_low=True)
+
+    def state_type(self) -> Any:
+        return UncertaintyState
 
     def init(self, xp: Namespace, dtype: Any = None) -> UncertaintyState:
         state = super().init(xp, dtype)
@@ -244,23 +269,20 @@ class UncertaintyWeighting(Scheme):
     def update(
         self, state: AnyState, losses: Array, xp: Namespace, present: Array | None = None
     ) -> UncertaintyState:
-        clipped, bad = screen(losses, xp, present)
-        idle = bad | (clipped <= self.floor)
-        if present is not None:
-            idle = idle | xp.logical_not(present)
+        values, live, bad = screen(losses, xp, present, self.floor)
         s = state.log_variance
-        slope = 1.0 - xp.exp(-s) * xp.where(idle, 0.0, clipped)
+        slope = 1.0 - xp.exp(-s) * xp.where(live, values, 0.0)
         bound = math.log(1.0 / self.floor)
         moved = xp.clip(s - xp.clip(self.learning_rate * slope, -1.0, 1.0), -bound, bound)
-        s = xp.where(idle, s, moved)
-        weights = _published(xp.exp(-s), self.scaled, xp)
-        return UncertaintyState(
-            average=state.average,
-            weights=xp.where(bad, state.weights, weights),
-            step=state.step + 1,
-            skipped=xp.add(state.skipped, bad),
-            log_variance=s,
+        s = xp.where(live, moved, s)
+        weights = xp.where(bad, state.weights, _published(xp.exp(-s), self.scaled, xp))
+        moved_state: UncertaintyState = state._replace(
+            weights=weights, log_variance=s, **counted(state, bad, xp)
         )
+        return moved_state
+
+    def largest_weight(self) -> float:
+        return 1.0 if self.scaled else 1.0 / self.floor * (1.0 + 1e-6)  # exp rounds
 
 
 class WindowState(NamedTuple):
@@ -270,6 +292,8 @@ class WindowState(NamedTuple):
     weights: Array
     step: Array
     skipped: Array
+    recent: Array
+    pending: Array
     count: Array  # shape (L,), values in the present window
     previous: Array  # shape (L,), mean of the last window, UNSEEN before one has ended
 
@@ -279,15 +303,18 @@ class DynamicWeightAverage(Scheme):
     r"""DWA: :math:`L \cdot \mathrm{softmax}(r_i / T)`, r the fall of each loss (Liu et al. 2019).
 
     r is the mean loss of the last epoch over that of the epoch before it, 1 as long as there are
-    not two, so weights stand still within an epoch and sum to the number of losses.
+    not two, so weights stand still within an epoch and sum to the number of losses. Negative losses
+    are values like any other; where the earlier mean is not above `floor`, r is 1.
 
     Args:
         num_losses: L, the number of losses.
         window: updates per epoch.
         temperature: T; large makes the weights even. The publication uses 2.
-        floor: where the earlier mean is at or below it, r is 1.
+        floor: a loss within it is off and where the earlier mean is at or below it, r is 1.
         scaled: divide the weights by the largest.
     """
+
+    takes_negative = True
 
     num_losses: int
     window: int
@@ -296,10 +323,14 @@ class DynamicWeightAverage(Scheme):
     scaled: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("num_losses", self.num_losses)
         check_count("window", self.window)
         check_range("temperature", self.temperature, 0.0, open_low=True)
         check_range("floor", self.floor, 0.0)
+
+    def state_type(self) -> Any:
+        return WindowState
 
     def init(self, xp: Namespace, dtype: Any = None) -> WindowState:
         state = super().init(xp, dtype)
@@ -312,23 +343,24 @@ class DynamicWeightAverage(Scheme):
     def update(
         self, state: AnyState, losses: Array, xp: Namespace, present: Array | None = None
     ) -> WindowState:
-        clipped, bad = screen(losses, xp, present)
-        good = xp.logical_not(bad) if present is None else present & xp.logical_not(bad)
-        count = xp.where(good, state.count + 1.0, state.count)
-        moved = state.average + (clipped - state.average) / xp.where(good, count, 1.0)
-        average = xp.where(good, xp.where(count == 1.0, clipped, moved), state.average)
-        step = state.step + 1
-        ends = step % self.window == 0
+        values, live, bad = screen(losses, xp, present, self.floor, negative=True)
+        count = xp.where(live, state.count + 1.0, state.count)
+        moved = state.average + (values - state.average) / xp.where(live, count, 1.0)
+        average = xp.where(live, xp.where(count == 1.0, values, moved), state.average)
+        ends = (state.step + 1) % self.window == 0
         seen = count > 0.0
         weights = xp.where(bad, state.weights, self._weights(average, state.previous, seen, xp))
-        return WindowState(
+        moved_state: WindowState = state._replace(
             average=average,
             weights=xp.where(ends, weights, state.weights),
-            step=step,
-            skipped=xp.add(state.skipped, bad),
             count=xp.where(ends, 0.0, count),
             previous=xp.where(ends & seen, average, state.previous),
+            **counted(state, bad, xp),
         )
+        return moved_state
+
+    def largest_weight(self) -> float:
+        return 1.0 if self.scaled else float(self.num_losses) * (1.0 + 1e-6)  # the sum rounds
 
     def _weights(self, average: Array, previous: Array, seen: Array, xp: Namespace) -> Array:
         known = seen & (previous > self.floor)
@@ -337,9 +369,9 @@ class DynamicWeightAverage(Scheme):
         return _published(self.num_losses * power / xp.sum(power), self.scaled, xp)
 
 
-def _published(weights: Array, scaled: bool, xp: Namespace, active: Array | None = None) -> Array:
-    """The weights as published or divided by their largest; where not `active` they are 1."""
-    if scaled:
-        largest = xp.max(weights if active is None else xp.where(active, weights, 0.0))
-        weights = weights / xp.where(largest > 0.0, largest, 1.0)
-    return weights if active is None else xp.where(active, weights, 1.0)
+def _published(weights: Array, scaled: bool, xp: Namespace) -> Array:
+    """The weights as published, or divided by their largest."""
+    if not scaled:
+        return weights
+    largest = xp.max(weights)
+    return weights / xp.where(largest > 0.0, largest, 1.0)

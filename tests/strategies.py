@@ -38,6 +38,8 @@ def hyperparameters(draw) -> dict:
         "final_weight": draw(st.sampled_from([1.0, 1.0, 2.0, 0.5, 3.7])),
         "update_every": draw(st.sampled_from([1, 1, 1, 2, 5])),
         "floor": draw(st.sampled_from([1e-8, 0.0, 1e-3])),
+        "clip": draw(st.sampled_from([None, None, 1.5, 10.0])),
+        "warmup": draw(st.sampled_from([0, 0, 1, 4])),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from strategies import any_losses, as_arrays, decays, fractions, hyperparameters, positive, runs
 
 from loss_balance import AdaLoss, Constant, LinearSchedule, State
+from loss_balance.base import recently_bad
 from loss_balance.experiments.oracle import Oracle
 
 
@@ -39,7 +41,7 @@ sequences = st.integers(1, 8).flatmap(
 
 @given(runs())
 @example((AdaLoss(2), {"n": 2}, [[1.0, 1.0], [math.nan, 1.0]]))
-@example((AdaLoss(2), {"n": 2}, [[0.0, 1.0], [3.0, 1.0]]))  # a first value of 0 is a value
+@example((AdaLoss(2), {"n": 2}, [[0.0, 1.0], [3.0, 1.0]]))  # a first value of 0 is none
 def test_equal_to_the_oracle(drawn):
     scheme, arguments, steps = drawn
     oracle = Oracle(**arguments)
@@ -84,7 +86,7 @@ def test_the_unit_of_the_losses_does_not_matter(drawn, unit):
 @given(sequences, st.randoms(use_true_random=False))
 def test_permuting_the_losses_permutes_the_weights(drawn, random):
     scheme, steps = drawn
-    scheme = AdaLoss(scheme.num_losses, scheme.gamma, scheme.decay)  # final_weight 1
+    scheme = replace(scheme, final_weight=1.0)
     order = list(range(scheme.num_losses))
     random.shuffle(order)
     permuted = [[losses[i] for i in order] for losses in steps]
@@ -197,6 +199,64 @@ def test_update_leaves_its_arguments_alone(steps, gamma):
             np.testing.assert_array_equal(array, copy)
 
 
+@given(sequences, st.floats(0.0, 1.0), st.data())
+def test_a_loss_at_or_below_floor_is_as_if_absent(drawn, share, data):
+    scheme, steps = drawn
+    present = np.array(
+        data.draw(st.lists(st.booleans(), min_size=scheme.num_losses, max_size=scheme.num_losses))
+    )
+    before = run(scheme, steps)[-1]
+    off = scheme.update(before, np.where(present, steps[0], share * scheme.floor), np)
+    absent = scheme.update(before, np.array(steps[0]), np, present)
+    for ours, theirs in zip(off, absent, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@given(sequences, st.floats(1.5, 100.0), st.floats(1.0, 1e30))
+def test_clip_bounds_what_one_value_moves(drawn, clip, factor):
+    scheme, steps = drawn
+    clipped = replace(scheme, clip=clip, warmup=0)
+    before = run(clipped, steps)[-1]
+    seen = before.average > 0
+    spike = np.where(seen, before.average * clip * factor, 1.0)
+    at_most = np.where(seen, before.average * clip, 1.0)
+    after, expected = (clipped.update(before, x, np) for x in (spike, at_most))
+    np.testing.assert_allclose(after.average, expected.average, rtol=1e-12)
+    np.testing.assert_allclose(after.weights, expected.weights, rtol=1e-12)
+
+
+@given(sequences)
+def test_clip_leaves_values_within_it_alone(drawn):
+    scheme, steps = drawn
+    for ours, theirs in zip(
+        run(replace(scheme, clip=1e20), steps), run(replace(scheme, clip=None), steps), strict=True
+    ):
+        np.testing.assert_array_equal(ours.average, theirs.average)
+
+
+def test_with_clip_one_spike_is_forgotten_in_a_few_hundred_steps():
+    steps = [[1.0, 1.0]] * 10 + [[1e30, 1.0]] + [[1.0, 1.0]] * 300
+    assert weights(AdaLoss(2), *steps)[0] == pytest.approx(0.05)  # what it cures
+    assert weights(AdaLoss(2, clip=10.0), *steps)[0] > 0.98
+
+
+@given(sequences, st.integers(2, 12))
+def test_the_mean_of_the_first_warmup_values_is_plain(drawn, warmup):
+    scheme, steps = drawn
+    state = run(replace(scheme, warmup=warmup, clip=None), steps[:warmup])[-1]
+    live = np.where(np.array(steps[:warmup]) > scheme.floor, steps[:warmup], np.nan)
+    for column, average in zip(live.T, state.average, strict=True):
+        there = column[np.isfinite(column)]
+        assert average == pytest.approx(there.mean() if there.size else -1.0, rel=1e-12)
+
+
+def test_warmup_counts_the_values_of_each_loss():
+    scheme = AdaLoss(2, decay=0.9, warmup=3)
+    states = run(scheme, [[1.0, None]] * 5 + [[1.0, 2.0], [1.0, 4.0], [1.0, 9.0], [1.0, 0.0]])
+    assert states[-1].average.tolist() == [1.0, 5.0]
+    assert states[-1].count.tolist() == [4.0, 3.0]
+
+
 def test_a_loss_at_zero_weighs_1_and_starves_nobody():
     np.testing.assert_allclose(weights(AdaLoss(3, gamma=0.05), [2.0, 0.0, 1.0]), [0.525, 1.0, 1.0])
 
@@ -244,6 +304,19 @@ def test_gamma_may_fall_from_1_to_0_as_appendix_b_suggests(decay):
     )
 
 
+def test_numpys_numbers_become_pythons():
+    scheme = AdaLoss(np.int64(3), gamma=np.float32(0.5), warmup=np.int8(4))
+    assert repr(scheme) == repr(AdaLoss(3, gamma=0.5, warmup=4))
+
+
+@pytest.mark.parametrize(("good", "bad", "expected"), [(1000, 51, True), (1000, 49, False)])
+def test_a_burst_of_bad_values_counts_as_in_a_window_of_100(good, bad, expected):
+    states = run(AdaLoss(2), [[1.0, 1.0]] * good + [[math.nan, 1.0]] * bad)
+    assert recently_bad(states[-1].recent).tolist() == [expected, False]
+    states = run(AdaLoss(2), [[-1.0, 1.0]] * good + [[1.0, 1.0]] * bad)
+    assert recently_bad(states[-1].recent).tolist() == [not expected, False]
+
+
 def test_schemes_are_hashable_values():
     assert AdaLoss(3, gamma=LinearSchedule(1, 0, 9)) == AdaLoss(3, gamma=LinearSchedule(1, 0, 9))
     assert len({AdaLoss(3), AdaLoss(3), AdaLoss(3, gamma=0.1)}) == 2
@@ -251,8 +324,8 @@ def test_schemes_are_hashable_values():
 
 def test_state_is_a_named_tuple_of_small_arrays():
     state = AdaLoss(3).init(np)
-    assert State._fields == ("average", "weights", "step", "skipped")
-    assert [a.shape for a in state] == [(3,), (3,), (), (3,)]
+    assert State._fields == ("average", "weights", "step", "skipped", "recent", "pending")
+    assert [a.shape for a in state] == [(3,), (3,), (), (3,), (3,), (2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +342,8 @@ def test_state_is_a_named_tuple_of_small_arrays():
         ({"final_weight": math.inf}, r"final_weight must be a number in \(0, inf\), got inf"),
         ({"update_every": 0}, "update_every must be a whole number of at least 1, got 0"),
         ({"floor": -1e-9}, r"floor must be a number in \[0, inf\), got -1e-09"),
+        ({"clip": 1.0}, r"clip must be a number in \(1, inf\), got 1.0"),
+        ({"warmup": -1}, "warmup must be a whole number of at least 0, got -1"),
     ],
 )
 def test_a_hyperparameter_out_of_range_is_named(arguments, message):

@@ -13,11 +13,17 @@ from loss_balance.backends.numpy import Balancer
 def convert(losses, dtype):
     """Floats in whatever container to scalars or an array of `dtype`."""
     one = np.dtype(dtype).type
+    if np.isscalar(losses):
+        return losses
     if isinstance(losses, dict):
-        return {name: one(x) for name, x in losses.items()}
+        return {name: None if x is None else one(x) for name, x in losses.items()}
     if isinstance(losses, np.ndarray):
         return losses.astype(dtype)
     return type(losses)(x if x is None or isinstance(x, np.ndarray) else one(x) for x in losses)
+
+
+def as_it_is(losses):
+    return losses
 
 
 class TestNumPy(BalancerContract):
@@ -27,8 +33,8 @@ class TestNumPy(BalancerContract):
     def make(self, scheme, **options):
         return Balancer(scheme, **options)
 
-    def step(self, balancer, losses, mask=None, dtype="float32"):
-        return balancer(convert(losses, dtype), mask=mask)
+    def step(self, balancer, losses, mask=None, dtype="float32", *, wrap=as_it_is, **options):
+        return balancer(wrap(convert(losses, dtype)), mask=mask, **options)
 
     def evaluate(self, balancer, losses):
         return float(balancer(losses, training=False))
@@ -59,9 +65,23 @@ def test_other_dtypes_are_refused():
         Balancer(2)(np.array([1j, 2.0]))
 
 
-def test_something_else_than_losses_is_refused():
-    with pytest.raises(ValueError, match="must be a sequence, a mapping or a stacked array"):
-        Balancer(2)(x for x in (1.0, 2.0))
+@pytest.mark.parametrize("dtype", [np.float16, np.int32])
+def test_a_state_too_narrow_for_a_mean_is_refused(dtype):
+    with pytest.raises(ValueError, match="dtype must be float32 or float64"):
+        Balancer(2, dtype=dtype)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_every_nth_call_is_an_update(accumulate):
+    by_count, by_hand = Balancer(2, accumulate=accumulate), Balancer(2)
+    for k in range(2 * accumulate):
+        losses = [1.0 + k, 1.0]
+        assert by_count(losses) == by_hand(losses, update=(k + 1) % accumulate == 0)
+        if k == accumulate:  # in the middle
+            resumed = Balancer(2, accumulate=accumulate)
+            resumed.import_state(by_count.export_state())
+            by_count = resumed
+    assert by_count.state.step == 2
 
 
 def test_a_float32_state_on_request():

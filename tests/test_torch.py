@@ -24,6 +24,8 @@ def convert(losses, dtype, *, requires_grad=False):
         return {name: one(x) for name, x in losses.items()}
     if isinstance(losses, np.ndarray):
         return one(losses)
+    if isinstance(losses, float):
+        return losses
     return type(losses)(one(x) for x in losses)
 
 
@@ -33,9 +35,11 @@ class TestTorch(GradientContract):
     def make(self, scheme, **options):
         return Balancer(scheme, **options)
 
-    def step(self, balancer, losses, mask=None, dtype="float32"):
+    def step(self, balancer, losses, mask=None, dtype="float32", *, wrap=lambda x: x, **options):
         mask = None if mask is None else torch.tensor(mask)
-        return balancer.train()(convert(losses, dtype), mask=mask)
+        if "priorities" in options:
+            options["priorities"] = torch.tensor(options["priorities"])
+        return balancer.train()(wrap(convert(losses, dtype)), mask=mask, **options).detach()
 
     def gradient(self, balancer, losses, dtype="float32"):
         losses = convert(losses, dtype, requires_grad=True)
@@ -166,13 +170,39 @@ def test_losses_of_mixed_dtype_are_promoted():
 @pytest.mark.parametrize(
     ("losses", "message"),
     [
-        ([torch.tensor(1.0), 2.0], "each loss must be a tensor, loss 1 is a float"),
+        ([torch.tensor(1.0), "2"], "each loss must be a tensor or number, loss 1 is a str"),
+        (np.ones(2), "losses must be tensors .*, got a ndarray"),
         (torch.tensor([1, 2]), "losses must be real floating point, got torch.int64"),
     ],
 )
 def test_what_is_no_tensor_of_floats_is_named(losses, message):
     with pytest.raises(ValueError, match=message):
         Balancer(2)(losses)
+
+
+@pytest.mark.parametrize("form", ["list", "mask"])
+def test_a_step_without_any_loss_has_a_gradient_of_zero(form):
+    x = torch.ones(2, requires_grad=True)
+    balance = Balancer(2)
+    mask = torch.zeros(2, dtype=torch.bool)
+    total = balance([None, None]) if form == "list" else balance(x, mask=mask)
+    total.backward()
+    assert total == 0.0
+    assert form == "list" or x.grad.tolist() == [0.0, 0.0]
+
+
+def test_numbers_beside_tensors_are_constants():
+    x = torch.ones((), requires_grad=True)
+    balance = Balancer(AdaLoss(2, gamma=0.0))
+    total = balance([x, 4.0])
+    total.backward()
+    assert (total.item(), x.grad.item()) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int32])
+def test_a_state_too_narrow_for_a_mean_is_refused(dtype):
+    with pytest.raises(ValueError, match="dtype must be float32 or float64"):
+        Balancer(2, dtype=dtype)
 
 
 def test_repr_shows_the_scheme():

@@ -1,0 +1,71 @@
+"""What goes into a balancer of PyTorch: scalars to a vector, and whether values can be seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loss_balance.backends.interface import not_scalar
+
+
+def eager(tensor: Tensor) -> bool:
+    """Whether there are values to look at: not while compiled, captured, vmapped or on meta."""
+    if torch.compiler.is_compiling() or tensor.is_meta or batched(tensor):
+        return False
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def batched(tensor: Tensor) -> bool:
+    """Whether `torch.func.vmap` is at work on it."""
+    found: bool = torch._C._functorch.is_batchedtensor(tensor)
+    return found
+
+
+def as_vector(losses: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(losses as one vector, 0 where absent; which are present, None where all are).
+
+    Args:
+        losses: a vector, or a list of scalar tensors, numbers and None.
+        like: the device of what has none.
+    """
+    if isinstance(losses, Tensor):
+        return losses, None
+    if not isinstance(losses, list):
+        raise ValueError(
+            f"losses must be tensors (torch.as_tensor makes one), got a {type(losses).__name__}"
+        )
+    usual = True
+    for i, loss in enumerate(losses):
+        if not isinstance(loss, Tensor):
+            usual = False
+            if loss is not None and not isinstance(loss, (int, float)):
+                kind = type(loss).__name__
+                raise ValueError(f"each loss must be a tensor or number, loss {i} is a {kind}")
+        elif loss.dim():
+            raise not_scalar(i, loss.shape)
+    return (torch.stack(losses), None) if usual else _stack(losses, like)
+
+
+def _stack(losses: list[Any], like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """As `as_vector`, of a list in which some are numbers or absent."""
+    first = next((loss for loss in losses if isinstance(loss, Tensor)), None)
+    if first is None and all(loss is None for loss in losses):
+        # A leaf, so that backward works on a step without any loss.
+        nothing = torch.zeros(len(losses), device=like.device, requires_grad=True)
+        return nothing, torch.zeros(len(losses), dtype=torch.bool, device=like.device)
+    if first is None:
+        first = torch.zeros((), device=like.device)
+    zero = torch.zeros_like(first, requires_grad=False)  # filled on the device, no copy to it
+
+    def scalar(loss: Any) -> Tensor:
+        if isinstance(loss, Tensor):
+            return loss
+        return zero if loss is None else torch.full_like(zero, loss)
+
+    vector = torch.stack([scalar(loss) for loss in losses])
+    if all(loss is not None for loss in losses):
+        return vector, None
+    one = torch.ones_like(zero)
+    return vector, torch.stack([zero if loss is None else one for loss in losses]) > 0

@@ -1,0 +1,113 @@
+"""Several processes, one state: the one all-reduce of an update, and who takes part in it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.algorithms.join import JoinHook
+
+from loss_balance.base import AnyState
+
+
+class Replicas:
+    """The processes that share a balancer's state.
+
+    Args:
+        group: a ProcessGroup, a DeviceMesh of one dimension, or None for all processes.
+        sync: False keeps each process to itself.
+
+    Raises:
+        ValueError: the group is something else, or this process is outside it.
+    """
+
+    def __init__(self, group: Any = None, *, sync: bool = True) -> None:
+        self.sync = sync
+        self.group = _as_group(group)
+        self.lost: list[int] | None = None  # ranks of a group that went with a pickle
+
+    def alone(self) -> bool:
+        """Whether there is nobody to ask."""
+        if not (self.sync and dist.is_available() and dist.is_initialized()):
+            return True
+        if self.lost is not None:
+            raise ValueError(
+                "a process group does not travel with a pickle: set balance.replicas = "
+                f"Replicas(group) after loading, it was of ranks {self.lost}"
+            )
+        if dist.get_rank(self.group) < 0:
+            raise ValueError(
+                "only processes of process_group may call the balancer in training, "
+                f"rank {dist.get_rank()} is none (sync=False keeps a process to itself)"
+            )
+        return dist.get_world_size(self.group) == 1
+
+    def reduce(self, pending: Tensor, state: AnyState) -> tuple[Tensor, AnyState]:
+        """(`pending` summed over all, the state of the first replica), by one all-reduce.
+
+        In float64, so that whole numbers stay exact.
+        """
+        parts = [value.reshape(-1).double() for value in _shared(state)]
+        if dist.get_rank(self.group) != 0:
+            parts = [torch.zeros_like(part) for part in parts]
+        payload = torch.cat([pending.reshape(-1).double(), *parts])
+        dist.all_reduce(payload, group=self.group)
+        sizes = [pending.numel(), *(value.numel() for value in _shared(state))]
+        total, *fields = payload.split(sizes)
+        shared = {
+            name: field.reshape(getattr(state, name).shape).to(getattr(state, name).dtype)
+            for name, field in zip(_names(state), fields, strict=True)
+        }
+        return total.reshape(pending.shape).to(pending.dtype), state._replace(**shared)
+
+    def __deepcopy__(self, memo: Any) -> Replicas:
+        """The same processes: a group is no value that could be copied."""
+        return copy.copy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        ranks = None if self.group is None else dist.get_process_group_ranks(self.group)
+        everybody = dist.is_initialized() and ranks == list(range(dist.get_world_size()))
+        return {"sync": self.sync, "group": None, "lost": None if everybody else ranks}
+
+
+class Shadow(JoinHook):
+    """Takes part in the all-reduce of the replicas that still have inputs."""
+
+    def __init__(self, balancer: Any) -> None:
+        self.balancer = balancer
+
+    def main_hook(self) -> None:
+        old = self.balancer.held()
+        _, new = self.balancer.replicas.reduce(torch.zeros_like(old.pending), old)
+        self.balancer.keep(new)
+
+
+def _names(state: AnyState) -> list[str]:
+    return [name for name in state._fields if name != "pending"]
+
+
+def _shared(state: AnyState) -> list[Tensor]:
+    return [getattr(state, name) for name in _names(state)]
+
+
+def _as_group(group: Any) -> Any:
+    if group is None or not dist.is_available():
+        return group
+    if group is dist.GroupMember.NON_GROUP_MEMBER:
+        raise ValueError("process_group must have this process in it, got one without")
+    if hasattr(group, "mesh_dim_names"):  # a DeviceMesh
+        if group.ndim != 1:
+            raise ValueError(
+                f"a DeviceMesh as process_group must have one dimension, got {group.ndim}: "
+                "pass the part of it that holds the replicas, mesh['data']"
+            )
+        return group.get_group()
+    if not isinstance(group, dist.ProcessGroup):
+        raise ValueError(
+            "process_group must be a ProcessGroup or a DeviceMesh, "
+            f"got a {type(group).__name__} (dist.new_group makes one of ranks)"
+        )
+    return group
