@@ -1,0 +1,78 @@
+"""When and on what a balancer of PyTorch moves its state: micro-batches, replicas, a first look."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from loss_balance.backends import torch_ops as xp
+from loss_balance.backends.interface import negative
+from loss_balance.backends.torch_inputs import eager
+from loss_balance.backends.torch_loading import LoadedState
+from loss_balance.backends.torch_replicas import Replicas
+from loss_balance.backends.torch_state import on_host
+from loss_balance.base import AnyState
+from loss_balance.clock import mean, note
+
+
+class Clock(LoadedState):
+    """The part of the balancer that looks at the losses."""
+
+    replicas: Replicas
+
+    def due(self, update: bool | None) -> bool:
+        if self.accumulate == 1:  # nothing to count, nothing for a compiler to specialise on
+            return update is None or bool(update)
+        return super().due(update)
+
+    def observe(self, losses: Tensor, present: Tensor | None, update: bool | None) -> Tensor:
+        """Moves the state by detached losses, or notes them; returns the weights to use."""
+        losses = losses.to(self.average.dtype)
+        alone, now = self.replicas.alone(), self.due(update)
+        if not now:
+            pending = self.noted(alone=alone)
+            self.note(note(pending, losses, self.scheme, xp, present), alone=alone)
+            return self.weights.clone()
+        old = self.held()
+        # A graph, compiled or captured, for `update=True` is right whatever came before it.
+        if alone and (update is None or eager(losses, self.average)) and not self._waiting:
+            new = self.scheme.update(old, losses, xp, present)
+        else:
+            pending = note(self.noted(alone=alone), losses, self.scheme, xp, present)
+            if not alone:
+                pending, old = self.replicas.reduce(pending, old)
+            values, there = mean(pending, xp)
+            if not (alone or self.replicas.met) and eager(losses, self.average):
+                self._look_together(values, old)
+            old = old._replace(pending=torch.zeros_like(pending))
+            new = self.scheme.update(old, values, xp, there)
+            self.clear_own()
+        self._waiting = False
+        self.keep(new)
+        return new.weights  # type: ignore[no-any-return]
+
+    def look(self, losses: Tensor, *, training: bool) -> None:
+        """The first look at values, on the host: refuses a state or losses that cannot be.
+
+        Between replicas this is put off to the first update, for all must decide alike.
+        """
+        if not eager(losses, self.average):
+            return
+        self.wake(refuse=True)
+        if not self.replicas.talking() or (training and self.replicas.alone()):
+            self._check(losses, self.held())
+        elif not training:
+            self.check_state()
+        self._checked = True
+
+    def _look_together(self, losses: Tensor, state: AnyState) -> None:
+        """As `look`, at what all replicas hold in their hands after the all-reduce."""
+        self._check(losses, state)
+        self.replicas.met = True
+
+    def _check(self, losses: Tensor, state: AnyState) -> None:
+        host = on_host(state)
+        self.check_state(host)
+        begins = not (self.scheme.takes_negative or host.step)
+        if begins and bool((losses < 0).any()):
+            raise negative(self.scheme, losses.tolist())
