@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,15 +17,58 @@ from loss_balance.base import AnyState
 from loss_balance.clock import mean, note
 
 
+class Place:
+    """One call's place among those that make an update."""
+
+    def __init__(self, calls: int, first: Place | None) -> None:
+        self.calls = calls  # before it
+        self.last = False
+        self.first = self if first is None else first
+        self.next = self
+
+
+class Calls:
+    """The calls that make one update, and which of them comes now.
+
+    As a chain of places: of a number, a compiler would make one graph each, of `last` it makes two.
+    """
+
+    def __init__(self, accumulate: int, calls: int = 0) -> None:
+        self.accumulate = accumulate
+        self.now = place = Place(0, None)
+        for number in range(1, accumulate):
+            place.next = Place(number, place.first)
+            place = place.next
+            if number <= calls:
+                self.now = place
+        place.last = True
+
+    def __reduce__(self) -> Any:
+        return Calls, (self.accumulate, self.now.calls)
+
+
 class Clock(LoadedState):
     """The part of the balancer that looks at the losses."""
 
     replicas: Replicas
 
+    _clock: Calls
+
+    @property
+    def _calls(self) -> int:  # type: ignore[override]
+        return self._clock.now.calls
+
+    @_calls.setter
+    def _calls(self, calls: int) -> None:
+        self._clock = Calls(self.accumulate, calls)
+
     def due(self, update: bool | None) -> bool:
-        if self.accumulate == 1:  # nothing to count, nothing for a compiler to specialise on
+        if self.accumulate == 1:  # nothing to count
             return update is None or bool(update)
-        return super().due(update)
+        place = self._clock.now
+        now = place.last if update is None else bool(update)
+        self._clock.now = place.first if now else place.next
+        return now
 
     def observe(self, losses: Tensor, present: Tensor | None, update: bool | None) -> Tensor:
         """Moves the state by detached losses, or notes them; returns the weights to use."""

@@ -93,7 +93,7 @@ class StateInBuffers(StatefulBalancer, nn.Module):
             setattr(self, name, value)
 
     def state_came(self, state: AnyState, calls: int) -> None:
-        super().state_came(state, calls if self.accumulate > 1 else 0)
+        super().state_came(state, calls)
         self._own, self._unborn = None, self.is_meta()
 
     def reset_parameters(self) -> None:
