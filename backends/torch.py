@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
         "loss_balance.backends.torch needs PyTorch: pip install 'loss-balance[torch]'"
     ) from error
 from torch import Tensor, nn
-from torch.distributed.algorithms.join import Join, Joinable, JoinHook
+from torch.distributed.algorithms.join import Joinable, JoinHook
 
 from loss_balance.adaloss import as_scheme
 from loss_balance.backends.interface import (
@@ -137,8 +137,8 @@ class Balancer(Clock, LoadedState, Joinable):
         if not torch.compiler.is_compiling() and not self._checked:
             self.look(vector.detach(), training=training)
         if training:
-            if self._join_config.enable:
-                Join.notify_join_context(self)
+            if self._join_config.enable and not self._join_config.is_first_joinable:
+                raise ValueError("in Join the balancer must come first: Join([balance, ddp])")
             weights = self.observe(vector.detach(), present, update)
         else:
             weights = self.weights.clone()  # backward must not see what a later step writes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -82,16 +83,33 @@ class Clock(LoadedState):
         # A graph, compiled or captured, for `update=True` is right whatever came before it.
         if alone and (update is None or eager(losses, self.average)) and not self._waiting:
             new = self.scheme.update(old, losses, xp, present)
-        else:
-            pending = note(self.noted(alone=alone), losses, self.scheme, xp, present)
-            if not alone:
-                pending, old = self.replicas.reduce(pending, old)
-            values, there = mean(pending, xp)
-            if not (alone or self.replicas.met) and eager(losses, self.average):
-                self._look_together(values, old)
-            old = old._replace(pending=torch.zeros_like(pending))
-            new = self.scheme.update(old, values, xp, there)
-            self.clear_own()
+            self.keep(new)
+            return new.weights  # type: ignore[no-any-return]
+        pending = note(self.noted(alone=alone), losses, self.scheme, xp, present)
+        if not alone:
+            pending, old = self.replicas.reduce(pending, old)
+        return self._move(pending, old)
+
+    def observe_nothing(self) -> Callable[[], None] | None:
+        """A call in which all losses are absent, begun: what is returned ends it."""
+        if self.replicas.alone() or not self.due(None):
+            return None
+        finish = self.replicas.reduce_later(self.noted(alone=False), self.held())
+
+        def end() -> None:
+            self._move(*finish())
+
+        return end
+
+    @torch.no_grad()
+    def _move(self, pending: Tensor, old: AnyState) -> Tensor:
+        """One update, on the mean of what is pending; returns the weights to use."""
+        values, there = mean(pending, xp)
+        if eager(pending, self.average) and not (self.replicas.met or self.replicas.alone()):
+            self._check(values, old)  # all replicas hold the same in their hands
+            self.replicas.met = True
+        new = self.scheme.update(old._replace(pending=torch.zeros_like(pending)), values, xp, there)
+        self.clear_own()
         self._waiting = False
         self.keep(new)
         return new.weights  # type: ignore[no-any-return]
@@ -109,11 +127,6 @@ class Clock(LoadedState):
         elif not training:
             self.check_state()
         self._checked = True
-
-    def _look_together(self, losses: Tensor, state: AnyState) -> None:
-        """As `look`, at what all replicas hold in their hands after the all-reduce."""
-        self._check(losses, state)
-        self.replicas.met = True
 
     def _check(self, losses: Tensor, state: AnyState) -> None:
         host = on_host(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,21 +54,35 @@ class Replicas:
     def reduce(self, pending: Tensor, state: AnyState) -> tuple[Tensor, AnyState]:
         """(`pending` summed over all, the state of the first replica), by one all-reduce.
 
-        The state goes along in every step, so that no replica has to know whether another one was
-        loaded or reset. In float64, so that whole numbers stay exact.
+        The state goes along in every update, so that no replica has to know whether another one was
+        loaded or reset.
         """
+        payload = self._payload(pending, state)
+        dist.all_reduce(payload, group=self._channel())
+        return _unpacked(payload, pending, state)
+
+    def reduce_later(
+        self, pending: Tensor, state: AnyState
+    ) -> Callable[[], tuple[Tensor, AnyState]]:
+        """As `reduce`, begun now; what it returns waits for the others."""
+        payload = self._payload(pending, state)
+        work = dist.all_reduce(payload, group=self._channel(), async_op=True)
+
+        def finish() -> tuple[Tensor, AnyState]:
+            work.wait()
+            return _unpacked(payload, pending, state)
+
+        return finish
+
+    def _payload(self, pending: Tensor, state: AnyState) -> Tensor:
+        """What this replica adds to the sum, in float64, so that whole numbers stay exact."""
         parts = [value.reshape(-1).double() for value in _shared(state)]
         if dist.get_rank(self.group) != 0:
             parts = [torch.zeros_like(part) for part in parts]
-        payload = torch.cat([pending.reshape(-1).double(), *parts])
-        dist.all_reduce(payload, group=self.group if self.joined is None else self.joined)
-        sizes = [pending.numel(), *(value.numel() for value in _shared(state))]
-        total, *fields = payload.split(sizes)
-        shared = {
-            name: field.reshape(getattr(state, name).shape).to(getattr(state, name).dtype)
-            for name, field in zip(_names(state), fields, strict=True)
-        }
-        return total.reshape(pending.shape).to(pending.dtype), state._replace(**shared)
+        return torch.cat([pending.reshape(-1).double(), *parts])
+
+    def _channel(self) -> Any:
+        return self.group if self.joined is None else self.joined
 
     def whole_group(self) -> Any:
         """The group, with all processes by their own name."""
@@ -76,12 +91,14 @@ class Replicas:
     def prepare_to_join(self) -> None:
         """Makes a group of the same processes; to be called by all of them.
 
-        A replica that has run out of inputs shadows the others' collectives in another order than
-        they call them in; in a group of its own ours is not taken for one of DDP's.
+        A replica that has run out of inputs begins ours before DDP's, the others do not; in a group
+        of its own it is not taken for one of DDP's.
         """
-        if self.joined is None and not self.alone():
-            ranks = dist.get_process_group_ranks(self.whole_group())
-            self.joined = dist.new_group(ranks, use_local_synchronization=True)
+        if self.joined is not None or self.alone():
+            return
+        ranks = dist.get_process_group_ranks(self.whole_group())
+        part = len(ranks) < dist.get_world_size()  # the other processes know nothing of this
+        self.joined = dist.new_group(ranks, use_local_synchronization=part)
 
     def __deepcopy__(self, memo: Any) -> Replicas:
         """The same processes: a group is no value that could be copied."""
@@ -99,15 +116,38 @@ class Replicas:
 
 
 class Shadow(JoinHook):
-    """Takes part in the all-reduce of the replicas that still have inputs: all losses absent."""
+    """Takes part in the all-reduce of the replicas that still have inputs: all losses absent.
+
+    It waits for the others only when the next one begins: they come to it after DDP's collectives
+    of the forward pass and before those of the backward pass, which DDP shadows in one go.
+    """
 
     def __init__(self, balancer: Any) -> None:
         self.balancer = balancer
+        self.finish: Callable[[], None] | None = None
 
-    @torch.no_grad()
     def main_hook(self) -> None:
-        nothing = torch.zeros_like(self.balancer.average)
-        self.balancer.observe(nothing, nothing > 0, None)
+        self._wait()
+        self.finish = self.balancer.observe_nothing()
+
+    def post_hook(self, is_last_joiner: bool) -> None:  # noqa: ARG002
+        self._wait()
+
+    def _wait(self) -> None:
+        if self.finish is not None:
+            self.finish()
+        self.finish = None
+
+
+def _unpacked(payload: Tensor, pending: Tensor, state: AnyState) -> tuple[Tensor, AnyState]:
+    """The sum of what `_payload` gave, as it was."""
+    sizes = [pending.numel(), *(value.numel() for value in _shared(state))]
+    total, *fields = payload.split(sizes)
+    shared = {
+        name: field.reshape(getattr(state, name).shape).to(getattr(state, name).dtype)
+        for name, field in zip(_names(state), fields, strict=True)
+    }
+    return total.reshape(pending.shape).to(pending.dtype), state._replace(**shared)
 
 
 def _names(state: AnyState) -> list[str]:

@@ -55,10 +55,9 @@ class Model(nn.Module):
         self.net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
         self.balance = Balancer(SCHEME, **options)
 
-    def forward(self, x: torch.Tensor, losses: list[torch.Tensor] | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, losses: list[Any]) -> torch.Tensor:
         near_zero = 0.0 * self.net(x).sum()
-        assert losses is not None
-        return self.balance([loss + near_zero for loss in losses])
+        return self.balance([None if loss is None else loss + near_zero for loss in losses])
 
 
 def none_on_one_rank(rank: int) -> Any:
@@ -153,8 +152,9 @@ def accumulated(rank: int, *, no_sync: bool, absent: bool = False) -> Any:
             for micro in range(2):
                 losses: list[Any] = unequal(rank, step)
                 losses[0] = losses[0] + (1.0 if micro else -1.0)
-                if absent and rank == micro:
-                    losses[1] = 0.0
+                if absent:
+                    here = rank or micro
+                    losses[1] = torch.tensor(1.0 + 2.0 * micro + 4.0 * rank) if here else None
                 waits = ddp.no_sync() if no_sync and not micro else nullcontext()
                 with waits:
                     ddp(torch.ones(4, 3), losses).backward()
@@ -231,8 +231,9 @@ def joined(rank: int, *, form: str, longer: int) -> Any:
     ddp = DistributedDataParallel(model if form == "within" else model.net)
     x = torch.ones(4, 3)
     for _ in range(2):  # two epochs
-        with Join([balance] if form == "alone" else [ddp, balance]):
+        with Join([balance] if form == "alone" else [balance, ddp]):
             for step in range(5 if rank == longer else 3):
+                Join.notify_join_context(balance)
                 losses = unequal(rank, step)
                 if form == "within":
                     ddp(x, losses).backward()
@@ -257,7 +258,8 @@ def joined_alone(rank: int) -> Any:
 
 
 def sharded_from_meta(rank: int) -> Any:
-    torch.full((64,), -6e15)  # what lies in memory
+    for size in (1, 2, 4, 64, 1024):
+        torch.full((size,), -6e15)  # what lies in memory
     with torch.device("meta"):
         model = Model()
     mesh = init_device_mesh("cpu", (2,))
