@@ -11,9 +11,9 @@ from loop_page import begin
 from loss_balance.experiments.oracle import Oracle
 
 
-def standing(examples: int = 128) -> Any:
+def standing(examples: int = 128, seed: int = 0) -> Any:
     """The page's set-up, with a network that no step moves: its losses are known beforehand."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     module = begin("torch")
     data = torch.utils.data.TensorDataset(torch.randn(examples, 8), torch.randn(examples, 2))
     module.batches = torch.utils.data.DataLoader(data, batch_size=16)
@@ -33,6 +33,19 @@ def losses(module: Any) -> list[list[float]]:
     net = torch.nn.Linear(8, 2)
     net.load_state_dict({name: x.detach() for name, x in module.net.state_dict().items()})
     return [module.losses_of(net, batch).tolist() for batch in module.batches]
+
+
+def recorded(module: Any) -> list[list[float]]:
+    """Fills with the losses of every micro-batch, in the order in which they are asked for."""
+    seen: list[list[float]] = []
+
+    def losses_of(net: Any, batch: Any, original: Any = module.losses_of) -> torch.Tensor:
+        found: torch.Tensor = original(net, batch)
+        seen.append(found.tolist())
+        return found
+
+    module.losses_of = losses_of
+    return seen
 
 
 def undivided(losses: list[list[float]], n: int) -> list[list[float]]:
