@@ -197,7 +197,9 @@ def test_a_term_that_ramps_up_disturbs_nobody_and_counts_as_much_as_it_should():
 
 
 # PyTorch's own, which it means to hide while it traces
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning:torch._(dynamo|subclasses)")
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor:UserWarning:torch._(dynamo|subclasses)"
+)
 def test_none_and_zero_are_absent_and_a_changing_mask_never_recompiles():
     from torch._dynamo.testing import CompileCounter
 
