@@ -21,15 +21,18 @@ EXTRAS = {
 DATA = "sklearn,typer,grain,pooch,PIL,scipy"  # what the experiments need, with any framework
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
-    "torch": f"torch,{DATA}",
+    "torch": f"torch,lightning,accelerate,transformers,safetensors,{DATA}",
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
-TOOLS = {"jax": ["orbax-checkpoint"]}  # what its tests need beside the extra
+TOOLS = {  # what its tests need beside the extra
+    "torch": ["lightning", "accelerate", "transformers", "safetensors"],
+    "jax": ["orbax-checkpoint"],
+}
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
 KERAS_TESTS = [  # those of any backend of Keras
     f"tests/test_keras_{what}.py"
-    for what in ("layer", "model", "losses", "wrapping", "plain", "network")
+    for what in ("layer", "model", "losses", "wrapping", "plain", "loop", "network")
 ]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 

@@ -48,6 +48,19 @@ def recorded(module: Any) -> list[list[float]]:
     return seen
 
 
+def recording(balancer: Any) -> tuple[Any, list[tuple[float, list[float], dict[str, Any]]]]:
+    """A class like `balancer` and a list of its calls: total, weights then, options."""
+    calls: list[tuple[float, list[float], dict[str, Any]]] = []
+
+    class Recording(balancer):  # type: ignore[misc]
+        def forward(self, losses: Any, *args: Any, **options: Any) -> torch.Tensor:
+            total: torch.Tensor = super().forward(losses, *args, **options)
+            calls.append((total.item(), self.weights.tolist(), options))
+            return total
+
+    return Recording, calls
+
+
 def undivided(losses: list[list[float]], n: int) -> list[list[float]]:
     """The losses of batches n times as large, the last one smaller if they do not divide."""
     groups = [losses[i : i + n] for i in range(0, len(losses), n)]

@@ -1,4 +1,4 @@
-"""The PyTorch blocks of docs/training-loop.md, but those with a trainer or several processes."""
+"""The PyTorch blocks of docs/training-loop.md about optimizers, in one process by hand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from loop_page import begin, go_on, run  # noqa: E402
-from loop_torch import assert_saw, losses, standing, steps_of, undivided  # noqa: E402
+from loop_torch import (  # noqa: E402
+    assert_saw,
+    losses,
+    recorded,
+    recording,
+    standing,
+    steps_of,
+    undivided,
+)
 
-from loss_balance import AdaLoss  # noqa: E402
 from loss_balance.backends.numpy import Balancer as NumPyBalancer  # noqa: E402
 from loss_balance.experiments.oracle import Oracle  # noqa: E402
 
@@ -67,19 +74,15 @@ def test_each_balancer_of_a_gan_sees_its_own_losses_once_a_step_of_its_optimizer
 
 def test_lbfgs_observes_once_a_step_and_searches_in_one_function():
     page = begin("torch")
-    calls, weights = [], []
-
-    def losses_of(net, batch, original=page.losses_of):
-        calls.append(None)
-        if hasattr(page, "balance"):
-            weights.append(page.balance.weights.tolist())
-        return original(net, batch)
-
-    go_on(page, "torch", "lbfgs", losses_of=losses_of)
-    assert page.balance.step == len(page.batches)
-    assert len(calls) > 2 * len(page.batches)
-    # One set of weights a step: what a call sees before it is that of the step, or of the one before
-    assert len({tuple(w) for w in weights}) <= len(page.batches) + 1
+    seen = recorded(page)
+    balancer, calls = recording(page.Balancer)
+    go_on(page, "torch", "lbfgs", Balancer=balancer)
+    begins = [i for i, (_, _, options) in enumerate(calls) if options["training"]]
+    assert len(begins) == len(page.batches)
+    assert_saw(page.balance, [seen[i] for i in begins])
+    for begin_, end in zip(begins, [*begins[1:], len(calls)], strict=True):
+        assert end - begin_ > 2
+        assert len({tuple(weights) for _, weights, _ in calls[begin_:end]}) == 1
 
 
 class Sam:
@@ -108,18 +111,10 @@ class Sam:
 
 def test_sam_observes_once_a_step_at_the_point_where_it_stands():
     page = begin("torch")
-    optimizer, first = Sam(page.net.parameters()), []
-
-    def losses_of(net, batch, original=page.losses_of, calls=[]):  # noqa: B006
-        calls.append(None)
-        found = original(net, batch)
-        if len(calls) % 2:
-            first.append(found.tolist())
-        return found
-
-    go_on(page, "torch", "sam", optimizer=optimizer, losses_of=losses_of)
+    optimizer, seen = Sam(page.net.parameters()), recorded(page)
+    go_on(page, "torch", "sam", optimizer=optimizer)
     assert optimizer.steps == len(page.batches)
-    assert_saw(page.balance, first)
+    assert_saw(page.balance, seen[::2])
 
 
 def test_the_state_of_an_averaged_model_follows_the_live_one_and_moves_no_further():
@@ -148,125 +143,3 @@ def test_a_recomputed_step_moves_the_state_once_and_trains_as_without():
     assert page.balance.training
     torch.testing.assert_close(page.net.weight, plain.weight)
     assert page.balance.weights.tolist() == pytest.approx(plain_balance.weights.tolist())
-
-
-def test_a_state_is_resumed_by_name_and_what_was_changed_is_said():
-    page = run("torch", "resume")
-    assert page.resumed.weights.tolist() == page.balance.weights.tolist()[::-1]
-    assert page.resumed.step == 1
-    with pytest.raises(RuntimeError, match=r"gamma was 0\.05, is 0\.2"):
-        page.Balancer(AdaLoss(2, gamma=0.2), names=["depth", "labels"]).load_state_dict(
-            page.saved["balance"]
-        )
-    with pytest.raises(RuntimeError, match="its losses are"):
-        page.Balancer(2, names=["depth", "normals"]).load_state_dict(page.saved["balance"])
-    broken = page.saved["balance"] | {"average": torch.tensor([math.nan, 1.0])}
-    with pytest.raises(RuntimeError, match="average must be finite"):
-        page.Balancer(2, names=["depth", "labels"]).load_state_dict(broken)
-    go_on(page, "torch", "resume-changed")
-    assert page.tuned.average.tolist() == page.balance.average.tolist()
-    assert page.more.average.tolist() == [*page.balance.average.tolist(), -1.0]
-    assert page.more.step == 1
-
-
-def test_a_state_of_another_framework_goes_on_also_through_safetensors():
-    pytest.importorskip("safetensors")
-    page = run("torch", "foreign")
-    assert page.balance.average.tolist() == [4.0, 1.0]
-    assert page.balance.weights.tolist() == pytest.approx([0.2875, 1.0])
-    assert page.balance.step == 1
-
-
-def test_a_term_that_ramps_up_disturbs_nobody_and_counts_as_much_as_it_should():
-    page = standing()
-    totals, expected = [], losses(page)
-    balancer = page.Balancer
-
-    class Recording(balancer):
-        def forward(self, losses, **options):
-            totals.append(super().forward(losses, **options))
-            return totals[-1]
-
-    go_on(page, "torch", "curriculum", Balancer=Recording)
-    assert_saw(page.balance, expected)
-    oracle = Oracle(2)
-    for step, (total, (pixels, kl)) in enumerate(zip(totals, expected, strict=True)):
-        weights = oracle.update([pixels, kl])
-        ramp = min(1.0, step / 4)
-        assert total.item() == pytest.approx(weights[0] * pixels + ramp * weights[1] * kl)
-
-
-# PyTorch's own, which it means to hide while it traces
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor:UserWarning:torch._(dynamo|subclasses)"
-)
-def test_none_and_zero_are_absent_and_a_changing_mask_never_recompiles():
-    from torch._dynamo.testing import CompileCounter
-
-    counter = CompileCounter()
-
-    def compile_(module, fullgraph, compile_=torch.compile):
-        return compile_(module, fullgraph=fullgraph, backend=counter)
-
-    page = standing()
-    torch_ = type(torch)("torch")
-    vars(torch_).update(vars(torch), compile=compile_)
-    go_on(page, "torch", "absent", torch=torch_)
-    assert counter.frame_count == 1
-    depth, labels = (loss.item() for loss in (page.depth, page.labels))
-    present = [[depth, None], [depth, None], [depth, labels], [depth, None], [None, labels]]
-    assert_saw(page.balance, present)
-
-
-def test_the_gradient_of_a_masked_mean_is_finite_where_the_count_is_clamped():
-    page = run("torch", "masked-mean")
-    assert torch.isfinite(page.net.weight.grad).all()
-    assert page.net.weight.grad[0].any()
-    assert not page.net.weight.grad[1].any()
-    error = (page.net(page.x) - page.y) ** 2 * page.labelled
-    without = error.sum(0) / page.labelled.sum(0)
-    page.net.zero_grad()
-    page.balance(without, mask=page.labelled.any(0)).backward()
-    assert torch.isnan(page.net.weight.grad).any()  # as the page says
-
-
-def test_a_spike_is_forgotten_where_losses_are_clipped():
-    page = run("torch", "outliers")
-    clipped = page.balance.average[0].item()
-    assert clipped < 2.0 * 1.2
-    without = page.Balancer(AdaLoss(2))
-    for step in range(5000):
-        without(torch.tensor([2.0 * (1e30 if step == 150 else 1.0), 1.0]))
-    assert without.average[0].item() > 1e3  # "thousands of steps"
-
-
-def test_warm_up_makes_the_first_values_count_alike():
-    balance = run("torch", "outliers").Balancer(AdaLoss(2, warmup=100))
-    for step in range(100):
-        balance(torch.tensor([1e3 if step == 0 else 1.0, 1.0]))
-    assert balance.average.tolist() == pytest.approx([(1e3 + 99) / 100, 1.0])
-
-
-def test_negative_losses_are_taken_or_shown():
-    with pytest.warns(UserWarning, match="losses elbo: NaN, infinite or negative") as caught:
-        page = run("torch", "negative")
-    assert len(caught) == 1
-    assert page.loss.item() == pytest.approx(-1.0 + 0.1 * 2.0)
-    assert page.metrics["loss_skipped/elbo"] == 98.0
-    assert page.metrics["loss_weight/elbo"] == 1.0
-    with pytest.raises(ValueError, match="losses must not be negative"):
-        page.Balancer(2)([torch.tensor(-1.0), torch.tensor(1.0)])
-
-
-def test_a_loss_that_is_gone_no_longer_holds_the_others():
-    page = run("torch", "reset")
-    assert page.loss.item() == 1.0
-    assert page.balance.weights[0].item() == 1.0
-
-
-def test_metrics_are_floats_by_name():
-    page = run("torch", "metrics")
-    kinds = ("loss_weight", "loss_average", "loss_skipped")
-    names = [f"{kind}/{name}" for kind in kinds for name in ("depth", "labels")]
-    assert set(page.row) == {"loss_sum", *names}
-    assert all(isinstance(value, float) for value in page.row.values())
