@@ -219,11 +219,11 @@ class Balancer(StatefulBalancer, keras.layers.Layer):
         """Whether this call moves the state, None where every one does; counts the calls."""
         if update is not None:
             self._notes = True
-            self.state_calls.assign(ops.zeros_like(self.state_calls))
+            self.state_calls.assign(0)
             return update
         if self.accumulate == 1:
             return None
-        calls = self.state_calls + 1
+        calls = ops.copy(self.state_calls) + 1
         now = calls >= self.accumulate
         self.state_calls.assign(ops.where(now, ops.zeros_like(calls), calls))
         return now

@@ -43,6 +43,10 @@ class _Ops:
         return ops.where(condition, _like(x, y), _like(y, x))
 
     @staticmethod
+    def minimum(x: Any, y: Any) -> Any:  # likewise
+        return ops.where(x < y, x, y)
+
+    @staticmethod
     def nan_to_num(x: Any, nan: float, posinf: float, neginf: float) -> Any:
         """One `where`, for the core fills all three alike."""
         assert nan == posinf == neginf
