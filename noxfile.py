@@ -29,7 +29,7 @@ TOOLS = {"jax": ["orbax-checkpoint"]}  # what its tests need beside the extra
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
 KERAS_TESTS = [  # those of any backend of Keras
     f"tests/test_keras_{what}.py"
-    for what in ("layer", "model", "losses", "wrapping", "plain", "network")
+    for what in ("layer", "clock", "files", "model", "losses", "wrapping", "plain", "network")
 ]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 

@@ -280,25 +280,6 @@ def test_every_nth_call_is_an_update(accumulate):
     )
 
 
-def test_a_file_of_weights_says_whose_it_is(tmp_path):
-    holding(Balancer(AdaLoss(2))).save_weights(tmp_path / "a.weights.h5")
-    other = holding(Balancer(AdaLoss(2, gamma=0.5)))
-    with pytest.raises(ValueError, match=r"gamma was 0.05, is 0.5"):
-        other.load_weights(tmp_path / "a.weights.h5")
-    other.balancer.strict_loading = False
-    other.load_weights(tmp_path / "a.weights.h5")
-
-
-def test_a_file_of_version_0_1_loads():
-    written = {"0": [4.0, 1.0], "1": [0.2875, 1.0], "2": 3, "3": [0, 1]}
-    balance = Balancer(2)
-    balance.load_own_variables({key: np.array(value) for key, value in written.items()})
-    state = balance.export_state()
-    assert state["average"].tolist() == [4.0, 1.0]
-    assert (int(state["step"]), state["skipped"].tolist()) == (3, [0, 1])
-    assert state["recent"].tolist() == [0.0, 0.0]
-
-
 def test_what_is_no_float_is_named():
     with pytest.raises(ValueError, match=r"losses must be real floating point, got .*int32"):
         Balancer(2)(ops.convert_to_tensor(np.array([1, 2]), "int32"))

@@ -139,16 +139,6 @@ def test_variables_may_be_losses():
     assert [float(g) for g in tape.gradient(total, losses)] == pytest.approx([0.2875, 1.0])
 
 
-def test_a_checkpoint_holds_the_state(tmp_path):
-    kept, fresh = Balancer(3), Balancer(3)
-    for losses in STEPS:
-        kept(tensors(losses))
-    path = tf.train.Checkpoint(balance=kept).save(tmp_path / "checkpoint")
-    tf.train.Checkpoint(balance=fresh).restore(path).assert_consumed()
-    for name, value in kept.export_state().items():
-        np.testing.assert_array_equal(fresh.export_state()[name], value)
-
-
 def test_a_savedmodel_holds_the_weights(tmp_path):
     module = tf.Module()
     module.balance = Balancer(2)
