@@ -64,7 +64,7 @@ def balance(
     mask: Any = None,
     priorities: Any = None,
     update: Any = True,
-    training: bool = True,
+    training: Any = True,
 ) -> tuple[Array, AnyState]:
     """The weighted sum, a scalar in the losses' dtype, and the next state.
 
