@@ -25,7 +25,8 @@ NEEDED = {  # what its tests must not skip
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
-TOOLS = {"jax": ["orbax-checkpoint"]}  # what its tests need beside the extra
+LOOPS = ["lightning", "accelerate", "transformers"]  # whose training loops the docs are about
+TOOLS = {"jax": ["orbax-checkpoint"], "torch": LOOPS}  # what its tests need beside the extra
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
 KERAS_TESTS = [  # those of any backend of Keras
     f"tests/test_keras_{what}.py"
@@ -65,7 +66,11 @@ def tests(session: nox.Session, framework: str) -> None:
         "pytest",
         "--numprocesses=auto",
         *session.posargs,
-        env={"LOSS_BALANCE_REQUIRE": NEEDED[framework], **QUIET},
+        env={
+            "LOSS_BALANCE_REQUIRE": NEEDED[framework],
+            "LOSS_BALANCE_LOOPS": ",".join(LOOPS) if framework == "torch" else "",
+            **QUIET,
+        },
     )
 
 

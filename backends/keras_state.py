@@ -95,7 +95,7 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
             variable.assign(np.asarray(value, keras.backend.standardize_dtype(variable.dtype)))
 
     @property
-    def _calls(self) -> int:  # type: ignore[override]  # a compiled step counts in a variable
+    def _calls(self) -> int:  # a compiled step counts in a variable
         return int(ops.convert_to_numpy(ops.copy(self.state_calls))) if self._variables_made else 0
 
     @_calls.setter
