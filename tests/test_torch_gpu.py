@@ -29,9 +29,12 @@ def no_sync():
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=["default", "options"])
-@pytest.mark.parametrize("form", ["list", "stacked", "absent", "masked"])
+@pytest.mark.parametrize(
+    "form", ["list", "stacked", "absent", "masked", "numbers", "priorities", "accumulate"]
+)
 def test_no_step_after_the_first_waits_for_the_device(scheme, form, no_sync):
-    balance = Balancer(scheme).cuda()
+    options = {"priorities": (2.0,) * 9} if form == "priorities" else {}
+    balance = Balancer(scheme, accumulate=2 if form == "accumulate" else 1, **options).cuda()
     mask = torch.arange(9, device="cuda") > 2
 
     def step():
@@ -41,11 +44,13 @@ def test_no_step_after_the_first_waits_for_the_device(scheme, form, no_sync):
             losses = x
         elif form == "absent":
             losses[3] = None
+        elif form == "numbers":
+            losses[2:4] = [0, 1.5]
         balance(losses, mask=mask if form == "masked" else None).backward()
 
     step()
     no_sync()
-    for _ in range(3):
+    for _ in range(5):
         step()
 
 
@@ -69,6 +74,33 @@ def test_a_captured_graph_goes_on_updating_the_state(scheme):
         torch.testing.assert_close(total, eager(batch))
     for name, value in eager.state_dict().items():
         torch.testing.assert_close(captured.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("micro", [2, 4])
+def test_two_captured_graphs_accumulate(micro):
+    """One that notes, one that updates, replayed as often as one likes."""
+    captured, eager = Balancer(9).cuda(), Balancer(9).cuda()
+    losses = torch.rand(9, device="cuda")
+    graphs = {}
+    for update in (False, True):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            captured(losses, update=update)
+        torch.cuda.current_stream().wait_stream(side)
+    captured.reset()
+    for update in (False, True):
+        graphs[update] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graphs[update]):
+            captured(losses, update=update)
+    for _ in range(3):
+        for k in range(micro):
+            batch = torch.rand(9, device="cuda")
+            losses.copy_(batch)
+            graphs[k == micro - 1].replay()
+            eager(batch, update=k == micro - 1)
+    for name, value in eager.named_buffers():
+        torch.testing.assert_close(getattr(captured, name), value)
 
 
 def test_the_state_follows_its_model_to_the_device():
