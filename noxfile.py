@@ -27,6 +27,10 @@ NEEDED = {  # what its tests must not skip
 }
 TOOLS = {"jax": ["orbax-checkpoint"]}  # what its tests need beside the extra
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
+KERAS_TESTS = [  # those of any backend of Keras
+    f"tests/test_keras_{what}.py"
+    for what in ("layer", "model", "losses", "wrapping", "plain", "network")
+]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
 
@@ -73,9 +77,7 @@ def keras(session: nox.Session, backend: str) -> None:
     session.run(
         "pytest",
         "--numprocesses=auto",
-        "tests/test_keras_layer.py",
-        "tests/test_keras_model.py",
-        "tests/test_keras_network.py",
+        *KERAS_TESTS,
         *session.posargs,
         env={"LOSS_BALANCE_REQUIRE": f"keras,{backend}", "KERAS_BACKEND": backend},
     )

@@ -68,6 +68,11 @@ def read_identity(array: Any) -> dict[str, Any]:
     return {"scheme": scheme, "names": names, "calls": calls}
 
 
+def fixed_weights(scheme: Scheme) -> tuple[float, ...] | None:
+    """The weights of a fixed scheme, which no state changes; None for any other."""
+    return scheme.initial_weights() if isinstance(scheme, FixedScheme) else None
+
+
 def fresh_state(scheme: Scheme) -> AnyState:
     """The state before the first step, NumPy, float64."""
     return scheme.init(np, np.float64)
@@ -109,13 +114,13 @@ def adopted(
     count = len(theirs) if theirs else scheme.num_losses
     arrays, wrong = _arrays(given, like, count, lenient=not same and not strict)
     problems += wrong
+    if not same or fixed_weights(scheme) is not None:
+        arrays.pop("weights", None)
     if not wrong:
         problems += impossible(like._replace(**arrays), scheme if same else None)
     if problems:
         expected = f"a state for {scheme.num_losses} losses of {type(scheme).__name__} was expected"
         raise ValueError(f"{expected}: {'; '.join(problems)}")
-    if not same or isinstance(scheme, FixedScheme):
-        arrays.pop("weights")
     placed = {name: _placed(value, getattr(like, name), where) for name, value in arrays.items()}
     average = placed.get("average", like.average)
     if not scheme.takes_negative:

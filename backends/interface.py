@@ -69,12 +69,22 @@ def not_scalar(index: int, shape: Sequence[int]) -> ValueError:
 def _by_name(losses: Mapping[str, Any], names: tuple[str, ...] | None) -> list[Any]:
     if names is None:
         raise ValueError("a mapping of losses needs Balancer(..., names=[...]) for its order")
+    losses = dict(_flat(losses))
     if set(losses) != set(names):
         raise ValueError(
             f"losses must have exactly the names {list(names)}, got {list(losses)} "
             "(a loss that is absent in a step is None)"
         )
     return [losses[name] for name in names]
+
+
+def _flat(losses: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and loss; one within a mapping within a mapping is called "outer/inner"."""
+    for name, loss in losses.items():
+        if isinstance(loss, Mapping):
+            yield from _flat(loss, f"{above}{name}/")
+        else:
+            yield (f"{above}{name}" if above else name), loss
 
 
 def _checked_list(losses: list[Any], num_losses: int) -> list[Any]:

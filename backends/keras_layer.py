@@ -10,29 +10,32 @@ import numpy as np
 from keras import ops
 
 from loss_balance.adaloss import as_scheme
+from loss_balance.backends.identity import IDENTITY, adopted
 from loss_balance.backends.interface import (
-    NEGATIVE,
-    check_exported,
-    check_mask,
     check_names,
+    check_priorities,
+    check_vector,
     in_order,
+    negative,
     scheme_config,
     scheme_from_config,
-    weight_metrics,
 )
 from loss_balance.backends.keras_ops import (
     XP,
     has_values,
     implied_training,
     is_tensor,
-    mean_over_replicas,
+    replicas,
     stack,
+    sum_over_replicas,
 )
+from loss_balance.backends.state import StatefulBalancer
 from loss_balance.base import AnyState, Scheme
+from loss_balance.clock import mean, note, settle
 
 
 @keras.saving.register_keras_serializable(package="loss_balance")
-class Balancer(keras.layers.Layer):
+class Balancer(StatefulBalancer, keras.layers.Layer):
     """Weighted sum of losses whose weights follow the losses.
 
         balance = Balancer(AdaLoss(3))
@@ -40,8 +43,10 @@ class Balancer(keras.layers.Layer):
             loss = balance([loss1, loss2, loss3])
 
     The state lives in non-trainable weights of the layer, saved with the model or in a checkpoint
-    of its own, in float32 whatever the dtype policy. No gradient flows through the weights. The
-    first eager call looks at the values once to refuse negative losses.
+    of its own, in float32 whatever the dtype policy. Files of weights say whose they are, and those
+    of another scheme, other hyperparameters or other names are refused on loading, by what differs
+    (`strict_loading = False` takes other hyperparameters all the same). No gradient flows through
+    the weights. The first eager call looks at the values once.
 
     A call of your own updates the state unless it says `training=False`. Inside the `call` of
     another layer or model this layer does as that one is told, like Keras' Dropout: give the outer
@@ -54,6 +59,12 @@ class Balancer(keras.layers.Layer):
     Args:
         scheme: a `Scheme`; an int n means `AdaLoss(n)`.
         names: of the losses, needed for mappings and used in `metrics()`.
+        priorities: factors of the losses, >= 0, multiplied with the weights after these were
+            computed from the losses as they are; default: 1. A coefficient that a loss is
+            multiplied by beforehand would be undone by the balance; and to favour the last loss
+            within the balance there is AdaLoss's `final_weight`.
+        accumulate: how many calls make one update, on the mean of their losses, as many
+            micro-batches make one step of the optimiser (`gradient_accumulation_steps`).
         dtype: of the state, "float32" or "float64", whatever the losses' dtype.
         **options: of every Keras layer: `name`, `trainable`.
     """
@@ -63,6 +74,8 @@ class Balancer(keras.layers.Layer):
         scheme: Scheme | int,
         *,
         names: Sequence[str] | None = None,
+        priorities: Sequence[float] | None = None,
+        accumulate: int = 1,
         dtype: Any = "float32",
         **options: Any,
     ) -> None:
@@ -73,11 +86,17 @@ class Balancer(keras.layers.Layer):
         self.supports_masking = True  # `mask` says which losses are there
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
-        self._checked = False
+        self.priorities = check_priorities(priorities, self.scheme.num_losses)
+        self.strict_loading = True
+        self._refused: ValueError | None = None
+        self._variables_made = False
+        self.begin_clock(accumulate)
+        self._notes = self.accumulate > 1  # whether there may be losses in `pending`
         for field, value in self.scheme.init(np)._asdict().items():
             # As attributes: what is in a list, a TensorFlow checkpoint leaves out without a word.
             setattr(self, f"state_{field}", self._variable(field, value))
-        self.built = True
+        self.state_calls = self._variable("calls", np.zeros((), np.int32))
+        self._variables_made = self.built = True
 
     def _variable(self, name: str, value: Any) -> Any:
         # "int": TensorFlow keeps int32 variables off the GPU, where XLA cannot reach them. All
@@ -96,30 +115,50 @@ class Balancer(keras.layers.Layer):
         """The weighted sum, a scalar in the losses' dtype; updates the state in training.
 
         Args:
-            losses: a sequence or mapping of scalar tensors, or a tensor of shape (num_losses,).
-                None is a loss that is absent in this step.
+            losses: scalars in any iterable or mapping, or a tensor of shape (num_losses,). None or
+                a number 0 is a loss that is absent in this step; if all are, the total is 0.
             mask: shape (num_losses,), bool, False where a loss is absent; its value, even a NaN,
-                and its gradient are then left out.
-            **options: `training`, default: that of the call this one is part of, else True.
+                and its gradient are then left out. A NaN that arises before, as in a mean over no
+                elements, still has a NaN for its gradient: divide by `ops.maximum(count, 1)`.
+            **options: `priorities`, shape (num_losses,), in place of the layer's own in this call.
+                `update`, a bool, traced or not: False only notes the losses, for the mean that the
+                next update takes; default: True at every `accumulate`-th call. `training`, default:
+                that of the call this one is part of, else True; False looks at nothing, say where a
+                step is recomputed.
 
         Raises:
-            ValueError: wrong count, shape or names; a negative loss in the first eager call.
+            ValueError: wrong count, shape or names; in the first eager call a negative loss, if the
+                scheme takes none, or a state that cannot be.
         """
         vector, present = self._gather(losses, mask)  # before Keras converts what it finds
         options = {name: value for name, value in options.items() if value is not None}
+        if "priorities" in options:
+            options["priorities"] = self._factors(options["priorities"])
         if options.get("training", True):
             self._check_first(vector)
         return super().__call__(vector, mask=present, **options)
 
-    def call(self, losses: Any, mask: Any = None, training: bool | None = None) -> Any:
+    def call(
+        self,
+        losses: Any,
+        mask: Any = None,
+        priorities: Any = None,
+        update: Any = None,
+        training: bool | None = None,
+    ) -> Any:
         """As above; `stateless_call` comes here directly."""
         vector, present = self._gather(losses, mask)
         training = implied_training(self) if training is None else training
         if training and self.trainable:
-            weights = self._observe(ops.stop_gradient(vector), present)
+            weights = self._observe(ops.stop_gradient(vector), present, update)
         else:
             weights = self.loss_weights
-        return ops.sum(ops.cast(weights, vector.dtype) * vector)
+        factors = self._factors(self.priorities if priorities is None else priorities)
+        if factors is not None:
+            weights = weights * factors
+        wide = keras.backend.result_type(weights.dtype, vector.dtype)  # float16 may be too narrow
+        total = ops.sum(ops.cast(weights, wide) * ops.cast(vector, wide))
+        return ops.cast(total, vector.dtype)
 
     def compute_mask(self, *_: Any) -> None:
         """The total has no mask."""
@@ -129,44 +168,80 @@ class Balancer(keras.layers.Layer):
 
     def _gather(self, losses: Any, mask: Any) -> tuple[Any, Any]:
         """The losses as one vector, zero where absent, and which are present (None: all)."""
-        ordered = in_order(losses, self.names, self.scheme.num_losses)
+        count = self.scheme.num_losses
+        ordered = in_order(losses, self.names, count)
         present = None
         if isinstance(ordered, list):
-            ordered, present = stack(ordered)
+            ordered, present = stack(ordered, self.variable_dtype)
         elif not is_tensor(ordered):
-            raise ValueError(f"losses must be tensors, got a {type(ordered).__name__}")
+            ordered = ops.convert_to_tensor(ordered)
         if "float" not in keras.backend.standardize_dtype(ordered.dtype):
             raise ValueError(f"losses must be real floating point, got {ordered.dtype}")
         if mask is not None:
             mask = ops.convert_to_tensor(mask, dtype="bool")
-            check_mask(mask.shape, self.scheme.num_losses)
+            check_vector("a mask", mask.shape, count)
             ordered = ops.where(mask, ordered, ops.zeros_like(ordered))
             present = mask if present is None else ops.logical_and(present, mask)
         return ordered, present
 
-    def _observe(self, losses: Any, present: Any) -> Any:
-        """Updates the state with detached losses and returns the new weights."""
+    def _factors(self, priorities: Any) -> Any:
+        if priorities is None:
+            return None
+        factors = ops.convert_to_tensor(priorities, dtype=self.variable_dtype)
+        check_vector("priorities", factors.shape, self.scheme.num_losses)
+        return factors
+
+    def _observe(self, losses: Any, present: Any, update: Any) -> Any:
+        """Updates the state with detached losses and returns the weights to use."""
         losses = ops.cast(losses, self.variable_dtype)
-        losses, present = mean_over_replicas(losses, present)
         old = self._read()
-        new = self.scheme.update(old, losses, XP, present)
+        now = self._now(update)
+        if now is None and not self._notes:
+            new = self._directly(old, losses, present)
+        else:
+            noted = note(ops.zeros_like(old.pending), losses, self.scheme, XP, present)
+            pending = old.pending + sum_over_replicas(noted)
+            new = settle(self.scheme, old, pending, XP, update=True if now is None else now)
         for name, value in new._asdict().items():
             if value is not getattr(old, name):
                 getattr(self, f"state_{name}").assign(value)
         return new.weights
 
+    def _directly(self, old: AnyState, losses: Any, present: Any) -> AnyState:
+        """The next state where every call is an update and nothing is ever noted."""
+        if replicas() == 1:
+            return self.scheme.update(old, losses, XP, present)
+        noted = note(ops.zeros_like(old.pending), losses, self.scheme, XP, present)
+        values, there = mean(sum_over_replicas(noted), XP)
+        return self.scheme.update(old, values, XP, there)
+
+    def _now(self, update: Any) -> Any:
+        """Whether this call moves the state, None where every one does; counts the calls."""
+        if update is not None:
+            self._notes = True
+            self.state_calls.assign(0)
+            return update
+        if self.accumulate == 1:
+            return None
+        calls = ops.copy(self.state_calls) + 1
+        now = calls >= self.accumulate
+        self.state_calls.assign(ops.where(now, ops.zeros_like(calls), calls))
+        return now
+
     def _read(self) -> AnyState:
         """A copy: PyTorch's backward must not see what a later step writes into the variables."""
-        state = self.scheme.init(np)
-        return type(state)(*(ops.copy(getattr(self, f"state_{name}")) for name in state._fields))
+        kind = self.scheme.state_type()
+        return kind(*(ops.copy(getattr(self, f"state_{name}")) for name in kind._fields))
 
     def _check_first(self, losses: Any) -> None:
-        """Refuses negative losses before the first update, at the price of one wait, once."""
+        """Refuses a state that cannot be, and negative losses before the first update; once."""
         if self._checked or not has_values(losses):
             return
+        self.check_state()
         values = ops.convert_to_numpy(losses)
-        if int(self._read().step) == 0 and (values < 0).any():  # absent ones are zero here
-            raise ValueError(NEGATIVE.format(values.tolist()))
+        first = int(self.read_state().step) == 0 and not self.scheme.takes_negative
+        if first and (values < 0).any():  # absent ones are zero here
+            raise negative(self.scheme, values.tolist())
         self._checked = True
 
     @property
@@ -174,34 +249,73 @@ class Balancer(keras.layers.Layer):
         """Shape (num_losses,), the last step's; `weights`, of any layer, are all its variables."""
         return self._read().weights
 
-    def export_state(self) -> dict[str, np.ndarray]:
-        """The state as NumPy arrays that `import_state` of any backend takes."""
-        arrays = {name: ops.convert_to_numpy(x) for name, x in self._read()._asdict().items()}
-        return {
-            name: np.array(x, dtype=None if x.dtype.kind == "f" else np.int32)
-            for name, x in arrays.items()
-        }
+    def read_state(self) -> AnyState:
+        arrays = (ops.convert_to_numpy(x) for x in self._read())
+        found = (np.array(x, dtype=None if x.dtype.kind == "f" else np.int32) for x in arrays)
+        return self.scheme.state_type()(*found)
 
-    def import_state(self, exported: Mapping[str, Any]) -> None:
-        """Continues from `export_state()` of any backend; ValueError if it does not fit."""
-        for name, value in check_exported(exported, self.scheme)._asdict().items():
+    def write_state(self, state: AnyState) -> None:
+        for name, value in state._asdict().items():
             variable = getattr(self, f"state_{name}")
             variable.assign(np.asarray(value, keras.backend.standardize_dtype(variable.dtype)))
 
     @property
-    def metrics(self) -> Any:
-        """`metrics()` is `{"loss_weight/<name>": weight}`; a weight at gamma is on the floor.
+    def _calls(self) -> int:  # type: ignore[override]  # a compiled step counts in a variable
+        return int(ops.convert_to_numpy(ops.copy(self.state_calls))) if self._variables_made else 0
 
-        Waits for the device: call it as often as you log, not in every step. Keras reads the same
-        attribute of every layer as the list of its `keras.metrics`: it is that too, and empty.
+    @_calls.setter
+    def _calls(self, calls: int) -> None:
+        if self._variables_made:
+            self.state_calls.assign(calls)
+
+    def state_came(self, state: AnyState, calls: int) -> None:
+        super().state_came(state, calls)
+        self._refused = None
+        self._notes = self._notes or self._waiting
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the fields of the state by name, and whose they are."""
+        for name, value in self.export_state().items():
+            store[name] = value
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads what `save_own_variables` wrote, or version 0.1; ValueError if it does not fit."""
+        fields = self.scheme.state_type()._fields
+        given = {name: np.asarray(store[name]) for name in (*fields, IDENTITY) if name in store}
+        if not given:  # version 0.1 numbered them
+            old = [name for name in fields if name not in ("recent", "pending")]
+            numbered = zip(map(str, range(len(old))), old, strict=True)
+            given = {name: np.asarray(store[key]) for key, name in numbered if key in store}
+        if not given and self._refused is not None:
+            raise self._refused  # Keras comes again, with nothing, to what it could not load
+        try:
+            state, calls = adopted(given, self.scheme, self.names, strict=self.strict_loading)
+        except ValueError as error:
+            self._refused = error
+            raise
+        self.write_state(state)
+        self.state_came(state, calls)
+
+    @property
+    def metrics(self) -> Any:
+        """`metrics()` is `loss_weight/<name>`, `loss_average/<name>` and `loss_skipped/<name>`.
+
+        A weight at gamma is on AdaLoss's floor. Warns, once, of losses that were bad in more than
+        half of the last 100 updates. Waits for the device: call it as often as you log, not in
+        every step. Keras reads the same attribute of every layer as the list of its
+        `keras.metrics`: it is that too, and empty.
         """
-        return _Metrics(
-            lambda: weight_metrics(ops.convert_to_numpy(self.loss_weights).tolist(), self.names)
-        )
+        return _Metrics(self.read_metrics)
 
     def get_config(self) -> dict[str, Any]:
         names = None if self.names is None else list(self.names)
-        own = {"scheme": scheme_config(self.scheme), "names": names, "dtype": self.variable_dtype}
+        own = {
+            "scheme": scheme_config(self.scheme),
+            "names": names,
+            "priorities": self.priorities,
+            "accumulate": self.accumulate,
+            "dtype": self.variable_dtype,
+        }
         return {**super().get_config(), **own}
 
     @classmethod

@@ -43,6 +43,20 @@ class _Ops:
         return ops.where(condition, _like(x, y), _like(y, x))
 
     @staticmethod
+    def minimum(x: Any, y: Any) -> Any:  # likewise
+        return ops.where(x < y, x, y)
+
+    @staticmethod
+    def nan_to_num(x: Any, nan: float, posinf: float, neginf: float) -> Any:
+        """One `where`, for the core fills all three alike."""
+        assert nan == posinf == neginf
+        return ops.where(ops.isfinite(x), x, _like(nan, x))
+
+    @staticmethod
+    def stack(arrays: Any) -> Any:
+        return ops.stack(list(arrays))
+
+    @staticmethod
     def finfo(dtype: Any) -> Any:
         return np.finfo(keras.backend.standardize_dtype(dtype))
 
@@ -60,21 +74,28 @@ def is_tensor(x: Any) -> bool:
     return ops.is_tensor(x) or isinstance(x, (keras.KerasTensor, keras.Variable))
 
 
-def stack(losses: list[Any]) -> tuple[Any, Any]:
-    """Scalars to a vector; an absent one is 0 and, if there is any, False in the second result."""
+def stack(losses: list[Any], dtype: str) -> tuple[Any, Any]:
+    """Scalars to a vector; an absent one is 0 and, if there is any, False in the second result.
+
+    Numbers, NumPy's too, are constants; `dtype` is what there is where no loss is a tensor.
+    """
+    first = next((loss for loss in losses if is_tensor(loss)), None)
+    dtype = dtype if first is None else keras.backend.standardize_dtype(first.dtype)
+    scalars = []
     for i, loss in enumerate(losses):
-        if loss is None:
-            continue
-        if not is_tensor(loss):
-            raise ValueError(f"each loss must be a tensor, loss {i} is a {type(loss).__name__}")
-        if len(loss.shape):
-            raise not_scalar(i, loss.shape)
+        shape = loss.shape if is_tensor(loss) else np.shape(loss)
+        if loss is not None and len(shape):
+            raise not_scalar(i, shape)
+        if is_tensor(loss):
+            scalars.append(loss)
+        elif loss is None or np.asarray(loss).dtype.kind in "iuf":
+            scalars.append(ops.convert_to_tensor(0.0 if loss is None else loss, dtype))
+        else:
+            kind = type(loss).__name__
+            raise ValueError(f"each loss must be a tensor or number, loss {i} is a {kind}")
     there = [loss is not None for loss in losses]
-    if all(there):
-        return ops.stack(losses), None
-    zero = ops.zeros_like(next(loss for loss in losses if loss is not None))
-    stacked = ops.stack([zero if loss is None else loss for loss in losses])
-    return stacked, ops.convert_to_tensor(there, dtype="bool")
+    stacked = ops.stack(scalars)
+    return stacked, None if all(there) else ops.convert_to_tensor(there, dtype="bool")
 
 
 def implied_training(layer: Any) -> bool:
@@ -123,17 +144,33 @@ def replicas() -> int:
     return 1 if replica is None else int(replica.num_replicas_in_sync)
 
 
-def mean_over_replicas(losses: Any, present: Any) -> tuple[Any, Any]:
-    """(mean of each loss over the replicas that have it, whether any has it), one all-reduce.
-
-    A NaN on one replica makes the mean NaN on all, so all skip it alike.
-    """
+def sum_over_replicas(pending: Any) -> Any:
+    """What all replicas have noted, by one all-reduce; itself where there is one replica."""
     if replicas() == 1:
-        return losses, present
+        return pending
     import tensorflow as tf
 
-    has = ops.ones_like(losses) if present is None else ops.cast(present, losses.dtype)
-    sums = tf.distribute.get_replica_context().all_reduce(
-        tf.distribute.ReduceOp.SUM, ops.stack((losses, has))
-    )
-    return sums[0] / sums[1], sums[1] > 0
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, pending)
+
+
+def mean_over_replicas(losses: list[Any]) -> Any:
+    """What the losses of the whole batch are, shape (losses,), with the gradient of this replica's.
+
+    A replica whose samples all weigh nothing has a part in it, as they have on one device.
+    """
+    if replicas() == 1:
+        return losses
+    own = ops.stack(losses)
+    whole = sum_over_replicas(ops.stop_gradient(own)) / replicas()
+    return own + (whole - ops.stop_gradient(own))
+
+
+def on_any_replica(present: Any) -> Any:
+    """Whether each loss is there on some replica."""
+    if replicas() == 1:
+        return present
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, ops.cast(present, "float32")) > 0

@@ -19,7 +19,7 @@ from loss_balance.backends.interface import (
 )
 from loss_balance.backends.state import StatefulBalancer
 from loss_balance.base import AnyState, Scheme
-from loss_balance.clock import settle
+from loss_balance.clock import note, settle
 
 
 class Balancer(StatefulBalancer):
@@ -136,7 +136,8 @@ class Balancer(StatefulBalancer):
         if now and not self._waiting:
             self.state = self.scheme.update(self.state, losses, np, present)
         else:
-            self.state = settle(self.scheme, self.state, losses, np, present, update=now)
+            pending = note(self.state.pending, losses, self.scheme, np, present)
+            self.state = settle(self.scheme, self.state, pending, np, update=now)
         self._waiting = not now
 
     def _factors(self, priorities: ArrayLike | None) -> Any:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from timing import Step
-
+from benchmarks.timing import Step
 from loss_balance.experiments.probe import Images
 
 

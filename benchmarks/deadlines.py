@@ -1,8 +1,8 @@
 """How far predictions overshoot random deadlines, on a real clock.
 
-    python benchmarks/deadlines.py torch         # or tensorflow, or jax
-    python benchmarks/deadlines.py torch --network resann-9-32 --predictions 1000
-    python benchmarks/deadlines.py torch --cpu-time
+    python -m benchmarks.deadlines torch         # or tensorflow, or jax
+    python -m benchmarks.deadlines torch --network resann-9-32 --predictions 1000
+    python -m benchmarks.deadlines torch --cpu-time
 
 One image at a time, deadlines drawn evenly from 0 to 1.2 times the whole network's time. Overshoot
 is when the call returned minus the deadline; below 0 it was back before. The bound is one exit, for
@@ -17,59 +17,21 @@ than it usually does. With --cpu-time the clock stands still meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from loss_balance.anytime import calibrate, predict
-from loss_balance.driving import Clock
+from benchmarks.overshoot import Watched, overshoots, random_deadlines
+from loss_balance.anytime import calibrate
 from loss_balance.experiments.execution import use_one_thread
 from loss_balance.experiments.probe import probe_of, random_batch
 from loss_balance.reference_models import families
 
 PERCENTILES = (50, 90, 99, 99.9, 100)
-
-
-class Watched:
-    """A network that notes how long its latest exit took."""
-
-    def __init__(self, probe: Any, net: Any, clock: Clock) -> None:
-        self.probe, self.net, self.clock = probe, net, clock
-        self.last = 0.0  # seconds that the latest exit took
-
-    def anytime(self, images: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
-        """As the network."""
-        answers = self.probe.anytime(self.net, images)
-        while True:
-            begun = self.clock()
-            logits = next(answers, None)
-            if logits is None:
-                return
-            self.last = self.clock() - begun
-            yield logits
-
-
-def overshoots(
-    net: Watched,
-    images: NDArray[np.float32],
-    deadlines: NDArray[np.float64],
-    times: tuple[float, ...] | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """(seconds returned after the deadline, seconds of the exit that ran last, late answers)."""
-    seconds, lasts, late = [], [], 0
-    for deadline in deadlines.tolist():
-        begun = net.clock()
-        found = predict(net.anytime(images), deadline, clock=net.clock, expected_times=times)
-        over = net.clock() - begun - deadline
-        seconds.append(over)
-        lasts.append(net.last)
-        late += found.late
-    return np.array(seconds), np.array(lasts), late
 
 
 def main(
@@ -85,10 +47,11 @@ def main(
     use_one_thread(framework)
     probe, spec = probe_of(framework), families.get(network)
     clock = time.process_time if cpu_time else time.perf_counter
-    net, images = Watched(probe, probe.network(spec), clock), random_batch(spec, 1)[0]
+    net = Watched(partial(probe.anytime, probe.network(spec)), clock)
+    images = random_batch(spec, 1)[0]
     times = calibrate(net, images, 200, quantile=quantile, warm_up=10, clock=clock)
     steps = np.diff([0.0, *times])
-    deadlines = np.random.default_rng(0).uniform(0, 1.2 * times[-1], predictions)
+    deadlines = random_deadlines(times[-1], predictions)
     console = Console(width=100)
     which, longest, total = "CPU" if cpu_time else "wall", 1e3 * steps.max(), 1e3 * times[-1]
     console.print(

@@ -1,7 +1,7 @@
 """What the reference networks cost beside hand-written ones, and what stopping costs.
 
-    python benchmarks/models.py torch            # or tensorflow, or jax; one thread is fairest
-    python benchmarks/models.py jax --rounds 50
+    python -m benchmarks.models torch            # or tensorflow, or jax; one thread is fairest
+    python -m benchmarks.models jax --rounds 50
 
 Two tables. A training step (forward, backward, SGD) as a ratio to the same layers written plainly
 in that framework, without this package (`plain_<framework>.py`). And `anytime(x)` run to its end as
@@ -14,12 +14,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Annotated
 
-import calls
 import typer
 from rich.console import Console
 from rich.table import Table
-from timing import Step, measure, ratio
 
+from benchmarks import calls
+from benchmarks.timing import Step, measure, ratio
 from loss_balance.experiments.probe import probe_of, random_batch
 from loss_balance.reference_models import families
 
@@ -60,7 +60,7 @@ def main(
 
         torch.set_num_threads(1)
     console = Console(width=100)
-    plain = import_module(f"plain_{framework}")
+    plain = import_module(f"benchmarks.plain_{framework}")
     show(console, f"{framework}: training step over the plain network's", plain.pairs(), rounds)
     pairs = anytime_pairs(framework, batch)
     show(console, f"{framework}: anytime to its end over a call, batch {batch}", pairs, rounds)

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from loss_balance.backends.jax import export_state, import_state, init, metrics
+from loss_balance.backends.jax import export_state, import_state, init
 from loss_balance.experiments import feed
 from loss_balance.experiments.augment import constants
 from loss_balance.experiments.data import Dataset, Images, Labels
@@ -94,7 +94,7 @@ class JaxLearner:
         return loss, error
 
     def loss_weights(self) -> list[float]:
-        return list(metrics(self.carried.balance).values())
+        return np.asarray(self.carried.balance.weights).tolist()
 
     def weights(self) -> Arrays:
         return self._net().dump_weights()

@@ -135,7 +135,8 @@ class TensorFlowLearner:
         return tf.reduce_sum(tf.cast(scores, tf.float64), axis=2)
 
     def loss_weights(self) -> list[float]:
-        return list(self.balance.metrics().values())
+        weights: list[float] = self.balance.loss_weights.numpy().tolist()
+        return weights
 
     def weights(self) -> Arrays:
         return self.net.dump_weights()

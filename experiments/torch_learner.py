@@ -108,7 +108,8 @@ class TorchLearner:
         return loss, error
 
     def loss_weights(self) -> list[float]:
-        return list(self.balance.metrics().values())
+        weights: list[float] = self.balance.weights.tolist()
+        return weights
 
     def weights(self) -> Arrays:
         return self.net.dump_weights()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, NamedTuple
 
 from loss_balance.base import (
@@ -19,6 +20,7 @@ from loss_balance.base import (
     Array,
     Namespace,
     Scheme,
+    State,
     check_count,
     check_range,
     counted,
@@ -26,7 +28,7 @@ from loss_balance.base import (
     screen,
 )
 
-Schedule = Callable[[Array, Namespace, Any], Array]  # (step, xp, dtype) -> number, shape ()
+Schedule = Callable[..., Array]  # (step, xp, dtype) or (step) -> number, shape ()
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,12 @@ class AveragingScheme(Scheme):
         """Averages are above it: `floor`, but no less than has an inverse in that dtype."""
         return max(self.floor, float(xp.finfo(dtype).tiny))
 
+    def state_type(self) -> Any:
+        return State if self.warmup < 2 else WarmState  # the first value starts it in any case
+
     def init(self, xp: Namespace, dtype: Any = None) -> AnyState:
         state = super().init(xp, dtype)
-        if self.warmup < 2:  # the first value starts the mean in any case
+        if self.warmup < 2:
             return state
         return WarmState(**state._asdict(), count=xp.zeros_like(state.weights))
 
@@ -154,8 +159,9 @@ class AdaLoss(AveragingScheme):
 
     Args:
         num_losses: L, the number of losses.
-        gamma: share of the constant weights, in [0, 1], or a schedule evaluated on `State.step`
-            (`LinearSchedule`, or any hashable callable of its signature).
+        gamma: share of the constant weights, in [0, 1], or a schedule evaluated on `State.step`:
+            `LinearSchedule`, or any hashable callable of its signature or of the step alone, as
+            Optax's are.
         decay: d, of the running mean, in [0, 1).
         final_weight: p of the last loss, > 0. The paper doubles it (2.0) on ILSVRC, which makes
             Eq. 3 a weighted geometric mean: it counts within the balance, so that alpha and the
@@ -186,7 +192,10 @@ class AdaLoss(AveragingScheme):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("num_losses", self.num_losses)
-        if not callable(self.gamma):
+        if callable(self.gamma):  # looked up here, where no compiler traces
+            alone = len(signature(self.gamma).parameters) == 1
+            object.__setattr__(self, "_of_step_alone", alone)
+        else:
             check_range("gamma", self.gamma, 0.0, 1.0)
         check_range("decay", self.decay, 0.0, 1.0, open_high=True)
         check_range("final_weight", self.final_weight, 0.0, open_low=True)
@@ -213,13 +222,19 @@ class AdaLoss(AveragingScheme):
 
     def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:
         """Alpha scaling and gamma-mixing."""
-        gamma = self.gamma(step, xp, average.dtype) if callable(self.gamma) else self.gamma
+        gamma = self._gamma_at(step, xp, average.dtype)
         inverse = xp.reciprocal(average)  # p_i / average_i; below 0, and no maximum, if UNSEEN
         if self.final_weight != 1.0:
             inverse = xp.concatenate((inverse[:-1], self.final_weight * inverse[-1:]))
         share = inverse / xp.max(inverse)  # alpha p_i / average_i
         # Not (1 - gamma) * share + gamma: in float32 that is not always exactly 1 at share = 1.
         return lerp(share, xp.ones_like(share), gamma, xp)
+
+    def _gamma_at(self, step: Array, xp: Namespace, dtype: Any) -> Any:
+        if not callable(self.gamma):
+            return self.gamma
+        of_step_alone: bool = self._of_step_alone  # type: ignore[attr-defined]
+        return self.gamma(step) if of_step_alone else self.gamma(step, xp, dtype)
 
 
 def as_scheme(scheme: Scheme | int) -> Scheme:

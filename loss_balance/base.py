@@ -82,6 +82,10 @@ class Scheme(ABC):
                 entry in `losses` means nothing. None says that all are present.
         """
 
+    def state_type(self) -> Any:
+        """The NamedTuple that this scheme's states are."""
+        return State
+
     def init(self, xp: Namespace, dtype: Any = None) -> AnyState:
         """The state before the first step, in `dtype` (default: the namespace's own float)."""
         weights = xp.asarray(list(self.initial_weights()), dtype=dtype)

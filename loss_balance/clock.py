@@ -28,8 +28,9 @@ def note(
         xp: namespace of the arrays.
         present: as in `Scheme.update`.
     """
-    counts = xp.abs(losses) <= scheme.floor  # so far: what is off; a NaN is not
-    counts = xp.logical_not(counts) if present is None else present & xp.logical_not(counts)
+    # NaN by its own comparison: TensorFlow takes "not <=" for ">", which a NaN is not either.
+    counts = (xp.abs(losses) > scheme.floor) | (losses != losses)
+    counts = counts if present is None else present & counts
     if not scheme.takes_negative:
         losses = xp.where(losses < 0.0, -math.inf, losses)
     values = xp.where(counts, losses, 0.0)
@@ -44,19 +45,19 @@ def mean(pending: Array, xp: Namespace) -> tuple[Array, Array]:
 
 
 def settle(
-    scheme: Scheme,
-    state: AnyState,
-    losses: Array,
-    xp: Namespace,
-    present: Array | None = None,
-    *,
-    update: Array | bool,
+    scheme: Scheme, state: AnyState, pending: Array, xp: Namespace, *, update: Array | bool
 ) -> AnyState:
     """The state after one call in which `update`, which may be traced, says whether to move.
 
-    Where it does, by the mean of these losses and the pending ones; else they are noted.
+    Where it does, by the mean of what is pending; else that is kept.
+
+    Args:
+        scheme: whose state it is.
+        state: before the call.
+        pending: what `note` gave, with this call's losses in it.
+        xp: namespace of the arrays.
+        update: shape (), bool.
     """
-    pending = note(state.pending, losses, scheme, xp, present)
     values, there = mean(pending, xp)
     moved = scheme.update(state._replace(pending=xp.zeros_like(pending)), values, xp, there)
     waiting = state._replace(pending=pending)

@@ -259,6 +259,9 @@ class UncertaintyWeighting(Scheme):
         check_range("learning_rate", self.learning_rate, 0.0, open_low=True)
         check_range("floor", self.floor, 0.0, 1.0, open_low=True)
 
+    def state_type(self) -> Any:
+        return UncertaintyState
+
     def init(self, xp: Namespace, dtype: Any = None) -> UncertaintyState:
         state = super().init(xp, dtype)
         return UncertaintyState(**state._asdict(), log_variance=xp.zeros_like(state.weights))
@@ -325,6 +328,9 @@ class DynamicWeightAverage(Scheme):
         check_count("window", self.window)
         check_range("temperature", self.temperature, 0.0, open_low=True)
         check_range("floor", self.floor, 0.0)
+
+    def state_type(self) -> Any:
+        return WindowState
 
     def init(self, xp: Namespace, dtype: Any = None) -> WindowState:
         state = super().init(xp, dtype)

@@ -31,6 +31,8 @@ def convert(losses, dtype):
     one = partial(jnp.asarray, dtype=dtype)
     if isinstance(losses, np.ndarray):
         return one(losses)
+    if isinstance(losses, float):
+        return losses
     return jax.tree.map(one, losses)
 
 

@@ -51,7 +51,10 @@ def run_loop(strategy: tf.distribute.Strategy) -> dict[str, np.ndarray]:
 
 
 def run_fit(strategy: tf.distribute.Strategy | None) -> list[np.ndarray]:
-    """Two epochs of two batches; the halves of a batch differ much."""
+    """Two epochs of two batches; the halves of a batch differ much.
+
+    The second loss is absent in the second batch, and in the first on one of two replicas.
+    """
     x = np.linspace(-1, 2, 32, dtype="float32").reshape(16, 2)
     with (strategy or tf.distribute.get_strategy()).scope():
         first = keras.initializers.Constant(0.3)
@@ -60,7 +63,9 @@ def run_fit(strategy: tf.distribute.Strategy | None) -> list[np.ndarray]:
         model = balance_model(keras.Model(inputs, heads), AdaLoss(2, decay=0.5))
         model.compile(keras.optimizers.SGD(0.05), loss=["mse", "mae"])
     y = [10 * x[:, :1], x[:, 1:] ** 2]
-    logs = model.fit(x, y, epochs=2, batch_size=8, shuffle=False, verbose=0).history
+    there = np.repeat([0.0, 1.0, 0.0, 0.0], 4)
+    options = {"sample_weight": [np.ones(16), there], "batch_size": 8, "shuffle": False}
+    logs = model.fit(x, y, epochs=2, verbose=0, **options).history
     return [*model.balancer.export_state().values(), *model.get_weights(), *logs.values()]
 
 

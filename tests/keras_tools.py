@@ -30,6 +30,8 @@ def tensors(losses: Any, dtype: str = "float32") -> Any:
         return {name: one(x) for name, x in losses.items()}
     if isinstance(losses, np.ndarray):
         return one(losses)
+    if isinstance(losses, float):
+        return losses
     return type(losses)(one(x) for x in losses)
 
 

@@ -155,7 +155,10 @@ class LearnerContract:
         state = learner.state()
         for name, array in state.items():
             without = {other: value for other, value in state.items() if other != name}
-            for wrong in (without, state | {name: np.stack([array, array])}):
+            wrongs = [without, state | {name: np.stack([array, array])}]
+            if name.endswith(("/recent", "/pending", "/identity")):
+                del wrongs[0]  # states of version 0.1 lack them
+            for wrong in wrongs:
                 with pytest.raises((ValueError, KeyError)):
                     learner.load_state(wrong)
 

@@ -56,7 +56,8 @@ def test_the_state_is_a_type_of_variable_of_its_own():
     train_step(model, jnp.array(STEPS[0]))
     graph, parameters, state = nnx.split(model, nnx.Param, BalanceState)
     assert list(parameters) == ["scale"]
-    assert set(state["balance"]) == {"average", "weights", "step", "skipped"}
+    fields = {"average", "weights", "step", "skipped", "recent", "pending"}
+    assert set(state["balance"]) == fields | {"identity"}
     merged = nnx.merge(graph, parameters, jax.tree.map(jnp.zeros_like, state))
     assert merged.balance.state.weights.tolist() == [0.0, 0.0, 0.0]
     nnx.update(merged, state)
@@ -114,4 +115,32 @@ def test_a_copy_has_the_same_state_of_its_own(copy_of):
     assert_same(other.state, kept.state)
     other(jnp.array(STEPS[1]))
     assert other.state.step == kept.state.step + 1
-    assert list(other.metrics()) == ["loss_weight/a", "loss_weight/b", "loss_weight/c"]
+    assert list(other.metrics())[:3] == ["loss_weight/a", "loss_weight/b", "loss_weight/c"]
+
+
+def test_the_variables_say_whose_they_are():
+    kept, other = Balancer(2, names=["a", "b"]), Balancer(AdaLoss(2, gamma=0.5), names=["a", "b"])
+    kept(jnp.array([4.0, 1.0]))
+    nnx.update(other, nnx.state(kept))
+    for look in (other.metrics, other.export_state, lambda: other(jnp.array([4.0, 1.0]))):
+        with pytest.raises(ValueError, match=r"gamma was 0.05, is 0.5"):
+            look()
+
+
+def test_restored_variables_are_adopted_by_name():
+    kept, other = Balancer(2, names=["a", "b"]), Balancer(2, names=["b", "a"])
+    kept(jnp.array([4.0, 1.0]))
+    restored = nnx.to_pure_dict(nnx.state(kept))
+    nnx.update(other, nnx.state(kept))
+    with pytest.raises(ValueError, match="adopt"):
+        other.metrics()
+    other.adopt(restored)
+    assert other.metrics()["loss_average/a"] == 4.0
+
+
+def test_variables_of_version_0_1_are_adopted():
+    kept, other = Balancer(2), Balancer(2)
+    kept(jnp.array([4.0, 1.0]))
+    restored = nnx.to_pure_dict(nnx.state(kept))
+    other.adopt({name: restored[name] for name in ("average", "weights", "step", "skipped")})
+    assert_same(other.state, kept.state)

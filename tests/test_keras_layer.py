@@ -54,8 +54,8 @@ class TestKeras(GradientContract):
     def make(self, scheme, **options):
         return Balancer(scheme, **options)
 
-    def step(self, balancer, losses, mask=None, dtype="float32"):
-        return balancer(tensors(losses, dtype), mask=mask)
+    def step(self, balancer, losses, mask=None, dtype="float32", *, wrap=lambda x: x, **options):
+        return balancer(wrap(tensors(losses, dtype)), mask=mask, **options)
 
     def gradient(self, balancer, losses, dtype="float32"):
         return gradients(balancer, lambda xs: xs, tensors(losses, dtype))
@@ -96,7 +96,7 @@ def test_a_config_makes_the_same_layer_without_its_state(scheme):
     other = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert (other.scheme, list(other.names), other.name) == (scheme, ["a", "b", "c"], "mine")
     assert other.variable_dtype == "float64"
-    assert_same(other, Balancer(scheme))
+    assert_same(other, Balancer(scheme, names=["a", "b", "c"]))
 
 
 def test_a_model_with_a_balancer_inside_is_saved_and_goes_on(tmp_path):
@@ -197,7 +197,7 @@ def test_the_weights_are_float32_in_a_layer_of_mixed_precision():
 
 def test_keras_finds_no_metrics_of_its_own_in_the_layer(trained):
     assert list(trained.metrics) == []
-    assert len(trained.metrics()) == 3
+    assert len(trained.metrics()) == 9  # weight, average and skips of three losses
 
 
 @pytest.mark.parametrize("scheme", [Constant(3), AdaLoss(3)])
@@ -242,14 +242,61 @@ def test_losses_of_mixed_dtype_are_promoted():
 @pytest.mark.parametrize(
     ("losses", "message"),
     [
-        ([1.0, None], "each loss must be a tensor, loss 0 is a float"),
-        (np.ones(2, "float32"), "losses must be tensors, got a ndarray"),
-        (3.0, "losses must be a sequence, a mapping or a stacked array, got float"),
+        (["1", "2"], "each loss must be a tensor or number, loss 0 is a str"),
+        (3.0, "losses must be an iterable of scalars, a mapping or a stacked array, got float"),
     ],
 )
-def test_what_is_no_tensor_is_named(losses, message):
+def test_what_is_no_loss_is_named(losses, message):
     with pytest.raises(ValueError, match=message):
         Balancer(2)(losses)
+
+
+@pytest.mark.parametrize(
+    "losses", [[4.0, 1.0], np.array([4.0, 1.0], np.float32), [np.float32(4.0), 1.0]]
+)
+def test_numbers_and_numpys_arrays_are_losses_too(losses):
+    assert float(Balancer(AdaLoss(2, gamma=0.0))(losses)) == 2.0
+
+
+def test_numbers_beside_tensors_are_constants():
+    balance = Balancer(AdaLoss(2, gamma=0.0))
+    assert float(balance([4.0, *tensors([1.0])])) == 2.0
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_every_nth_call_is_an_update(accumulate):
+    by_count, by_hand = Balancer(2, accumulate=accumulate), Balancer(2)
+    for k in range(2 * accumulate):
+        losses = tensors([1.0 + k, 1.0])
+        expected = by_hand(losses, update=(k + 1) % accumulate == 0)
+        assert float(by_count(losses)) == float(expected)
+        if k == accumulate:  # in the middle
+            resumed = Balancer(2, accumulate=accumulate)
+            resumed.import_state(by_count.export_state())
+            by_count = resumed
+    assert by_count.export_state()["step"] == 2
+    np.testing.assert_array_equal(
+        by_count.export_state()["average"], by_hand.export_state()["average"]
+    )
+
+
+def test_a_file_of_weights_says_whose_it_is(tmp_path):
+    holding(Balancer(AdaLoss(2))).save_weights(tmp_path / "a.weights.h5")
+    other = holding(Balancer(AdaLoss(2, gamma=0.5)))
+    with pytest.raises(ValueError, match=r"gamma was 0.05, is 0.5"):
+        other.load_weights(tmp_path / "a.weights.h5")
+    other.balancer.strict_loading = False
+    other.load_weights(tmp_path / "a.weights.h5")
+
+
+def test_a_file_of_version_0_1_loads():
+    written = {"0": [4.0, 1.0], "1": [0.2875, 1.0], "2": 3, "3": [0, 1]}
+    balance = Balancer(2)
+    balance.load_own_variables({key: np.array(value) for key, value in written.items()})
+    state = balance.export_state()
+    assert state["average"].tolist() == [4.0, 1.0]
+    assert (int(state["step"]), state["skipped"].tolist()) == (3, [0, 1])
+    assert state["recent"].tolist() == [0.0, 0.0]
 
 
 def test_what_is_no_float_is_named():

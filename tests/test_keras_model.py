@@ -80,8 +80,7 @@ def test_other_weights_change_the_loss_and_the_gradients_of_a_compiled_step(opti
     moves, losses = [], []
     for weights in ([1.0, 1.0], [1.0, 100.0], [3.0, 0.0]):  # after the first, all is compiled
         model.set_weights(start)
-        state = model.balancer.export_state()
-        model.balancer.import_state(state | {"weights": np.array(weights)})
+        model.balancer.state_weights.assign(np.array(weights, "float32"))
         logs = fit(model)
         losses.append((logs["loss"][0], logs["near_loss"][0], logs["far_loss"][0]))
         after = kernels(model.model)
@@ -110,7 +109,8 @@ def test_no_gradient_flows_through_the_weights():
 def test_history_has_what_the_plain_model_has_and_the_weights():
     model, plain = balanced(metrics={"far": ["mae"]}), two_heads()
     plain.compile(loss=["mse", "mae"], metrics={"far": ["mae"]})
-    shown = {"loss_weight/near", "loss_weight/far"}
+    shown = {f"loss_{what}/{name}" for what in ("weight", "skipped") for name in ("near", "far")}
+    shown |= {"loss_sum"}
     shown |= {f"val_{name}" for name in shown}
     expected = set(fit(plain, validation_data=(X, Y))) | shown
     assert set(fit(model, validation_data=(X, Y))) == expected
@@ -324,6 +324,7 @@ def test_a_bad_loss_is_counted_and_kept_out():
     assert after["skipped"].tolist() == [1, 0]
     assert after["average"][0] == before["average"][0]
     assert np.isfinite(after["weights"]).all()
+    assert [logs["loss_skipped/near"], logs["loss_skipped/far"]] == [[1.0], [0.0]]
 
 
 def test_mixed_precision_scales_the_loss_and_not_the_state():
@@ -349,11 +350,9 @@ def test_loss_weights_are_refused():
 @pytest.mark.parametrize(
     ("scheme", "inner", "loss", "message"),
     [
-        (2, two_heads, {"near": "mse", "low": "mae"}, r"names \['near', 'far'\], got \['near', 'l"),
-        (2, Lazy, {"near": "mse", "far": "mae"}, r"names \[\], got .*balance_model\(..., names="),
-        (3, two_heads, ["mse", "mae"], "expected 3 losses, got 2"),
-        (2, two_heads, ["mse", None], "expected 2 losses, got 1"),
-        (2, lambda: Lazy("dict"), "mse", "needs a dict of losses"),
+        (2, two_heads, {"near": "mse", "low": "mae"}, r"keys \['near', 'far'\] in loss dict"),
+        (3, two_heads, ["mse", "mae"], r"expected 3 losses, got 2: \['near', 'far'\]"),
+        (2, two_heads, [None, "mae"], r"expected 2 losses, got 1: \['far'\]"),
         (2, two_heads, ["mse", keras.losses.MeanSquaredError(reduction=None)], "must be a scalar"),
     ],
 )
@@ -365,3 +364,10 @@ def test_losses_that_are_not_the_schemes_are_named(scheme, inner, loss, message)
 def test_names_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="names must be 2 distinct strings"):
         balance_model(two_heads(), 2, names=["near"])
+    for inner, names in ((two_heads(outputs=dict), ["one", "two"]), (two_heads(), ["near", "low"])):
+        with pytest.raises(ValueError, match=r"names must be those of the losses, \['near', 'far'"):
+            fit(balanced(inner=inner, loss="mse", names=names), y=targets(inner))
+
+
+def targets(inner):
+    return dict(zip(("near", "far"), Y, strict=True)) if isinstance(inner.output, dict) else Y

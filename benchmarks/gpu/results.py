@@ -59,6 +59,11 @@ class Results:
         self.content["failed"].append({"name": name, "why": why[:500]})
         self._write()
 
+    def update(self, **content: Any) -> None:
+        """Replaces parts of the content, such as what a process of its own has gathered by now."""
+        self.content.update(content)
+        self._write()
+
     def finish(self) -> int:
         """Marks the part as complete; the exit status: 1 if anything failed."""
         self.content["complete"] = True
