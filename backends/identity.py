@@ -193,11 +193,14 @@ def impossible(state: AnyState, scheme: Scheme | None) -> list[str]:
     largest = math.inf if scheme is None else scheme.largest_weight() * (1.0 + 1e-6)
     negative = scheme is not None and scheme.takes_negative
     rules: dict[str, tuple[str, Callable[[Array], Array]]] = {
-        "average": (
+        "average": (  # between UNSEEN and 0: a moving average of averages, some not yet seen
             f"finite and not negative, or {UNSEEN:g}",
-            lambda x: np.isfinite(x) & (negative | (x >= 0.0) | (x == UNSEEN)),
+            lambda x: np.isfinite(x) & (negative | (x >= UNSEEN)),
         ),
-        "weights": (f"from 0 to {largest:.6g}", lambda x: (x >= 0.0) & (x <= largest)),
+        "weights": (
+            f"from 0 to {largest:.6g} and not all 0",  # as memory is that nobody wrote to
+            lambda x: (x >= 0.0) & (x <= largest) & np.any(x != 0.0),
+        ),
         "step": ("at least 0", lambda x: x >= 0),
         "skipped": ("at least 0", lambda x: x >= 0),
         "recent": ("finite and not negative", lambda x: np.isfinite(x) & (x >= 0.0)),

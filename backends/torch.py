@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 try:
@@ -15,25 +15,21 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.join import Joinable, JoinHook
 
 from loss_balance.adaloss import as_scheme
-from loss_balance.backends import torch_ops as xp
 from loss_balance.backends.interface import (
     check_names,
     check_priorities,
     check_vector,
     in_order,
-    negative,
 )
-from loss_balance.backends.state import StatefulBalancer
-from loss_balance.backends.torch_inputs import as_vector, eager
+from loss_balance.backends.torch_clock import Clock
+from loss_balance.backends.torch_inputs import as_vector
 from loss_balance.backends.torch_replicas import Replicas, Shadow
-from loss_balance.backends.torch_state import StateInBuffers, on_host
-from loss_balance.base import AnyState, Scheme
-from loss_balance.clock import mean, note
+from loss_balance.base import Scheme
 
 __all__ = ["Balancer"]
 
 
-class Balancer(StateInBuffers, StatefulBalancer, nn.Module, Joinable):
+class Balancer(Clock, Joinable):
     """Weighted sum of losses whose weights follow the losses.
 
         balance = Balancer(AdaLoss(3)).to(device)
@@ -43,20 +39,27 @@ class Balancer(StateInBuffers, StatefulBalancer, nn.Module, Joinable):
     The state lives in buffers, so `state_dict()` saves it when the balancer is part of the model or
     saved beside it; it says whose it is, and loading that of another scheme, other hyperparameters
     or other names is an error that names what differs (`load_state_dict(..., strict=False)` takes
-    other hyperparameters all the same). The state keeps its dtype through `.half()` and its place
-    in memory, so captured CUDA graphs stay valid. `eval()` freezes it. No gradient flows through
-    the weights. The first eager call looks at the values once; after it no step waits for the
-    device.
+    other hyperparameters all the same; after a `from_pretrained`, which has no such option,
+    `import_state(export_state(), strict=False)`). Built on the meta device, materialised, loaded
+    from a checkpoint that lacks it or emptied by `to_empty()`, it begins fresh. The state keeps its
+    dtype through `.half()` and its place in memory, so captured CUDA graphs stay valid. `eval()`
+    freezes it. No gradient flows through the weights. The first eager call looks at the values
+    once; after it no step waits for the device.
 
     Across processes the averages follow the mean loss over all replicas that have it, so every
     replica holds the same weights: one all-reduce per update, which carries the state of the first
     replica too, so that replicas that start unequal are equal from then on. The gradients are
-    averaged by DDP as usual. All replicas must call it in training mode equally often: a validation
-    on one of them must be in `eval()`. For uneven inputs give it a group of its own,
-    `process_group=dist.new_group()`, and join both: `Join([ddp, balance])`.
+    averaged by DDP as usual. All replicas must call it in training mode equally often: one that
+    validates alone in training mode waits for the others for ever, as in any collective, so call
+    `eval()` before. For uneven inputs join both, the balancer first, and say so in every step::
+
+        with Join([balance, ddp]):
+            for x, y in loader:
+                Join.notify_join_context(balance)
+                ...
 
     Under `torch.compile` losses that come and go as None are a graph each: use `mask`, whose values
-    may change freely.
+    may change freely, as those of `priorities` given as a tensor.
 
     Args:
         scheme: a `Scheme`; an int n means `AdaLoss(n)`.
@@ -66,19 +69,14 @@ class Balancer(StateInBuffers, StatefulBalancer, nn.Module, Joinable):
             multiplied by beforehand would be undone by the balance; and to favour the last loss
             within the balance there is AdaLoss's `final_weight`.
         accumulate: how many calls make one update, on the mean of their losses, as many
-            micro-batches make one step of the optimiser.
+            micro-batches make one step of the optimiser (under DDP's `no_sync` too: the calls
+            between ask no other replica).
         dtype: of the state, float32 or float64, whatever the losses' dtype.
         process_group: the replicas, a ProcessGroup or a DeviceMesh of one dimension; default: all
-            processes, if torch.distributed is initialised.
+            processes, if torch.distributed is initialised. A copy keeps it; a pickle cannot, and
+            a part of all processes is then to be set anew.
         sync: False keeps each process to itself.
     """
-
-    average: Tensor
-    weights: Tensor
-    step: Tensor
-    skipped: Tensor
-    recent: Tensor
-    pending: Tensor
 
     def __init__(
         self,
@@ -96,9 +94,15 @@ class Balancer(StateInBuffers, StatefulBalancer, nn.Module, Joinable):
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
         self.priorities = check_priorities(priorities, self.scheme.num_losses)
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"the state's dtype must be float32 or float64, got {dtype}")
         self.replicas = Replicas(process_group, sync=sync)
         self.begin_clock(accumulate)
-        self.hold(self.scheme.init(torch, self.checked_dtype(dtype)))
+        self.hold(self.scheme.init(torch, dtype))
+        # No buffer, for those may come back from the meta device empty.
+        self._factors = (
+            None if priorities is None else torch.tensor(self.priorities, dtype=dtype, device="cpu")
+        )
 
     def forward(
         self,
@@ -129,19 +133,17 @@ class Balancer(StateInBuffers, StatefulBalancer, nn.Module, Joinable):
                 scheme takes none, or a state that cannot be.
         """
         vector, present = self._gather(losses, mask)
-        factors = self._factors(priorities)
-        weights = self.weights
-        if self.training if training is None else training:
-            weights = self._observe(vector.detach(), present, update)
+        factors = self._factors_of(priorities)
+        training = self.training if training is None else training
+        if not torch.compiler.is_compiling() and not self._checked:
+            self.look(vector.detach(), training=training)
+        if training:
+            if self._join_config.enable and not self._join_config.is_first_joinable:
+                raise ValueError("in Join the balancer must come first: Join([balance, ddp])")
+            weights = self.observe(vector.detach(), present, update)
         else:
-            if not self._checked and eager(vector):
-                self.check_state()
-            weights = weights.clone()  # backward must not see what a later step writes
-        if factors is not None:
-            weights = weights * factors
-        if vector.dtype == torch.float16:  # whose range a weight may exceed
-            return torch.dot(weights, vector.to(weights.dtype)).to(vector.dtype)
-        return torch.dot(weights.to(vector.dtype), vector)
+            weights = self.weights.clone()  # backward must not see what a later step writes
+        return _total(weights if factors is None else weights * factors, vector)
 
     def metrics(self) -> dict[str, float]:
         """`loss_weight/<name>`, `loss_average/<name>` and `loss_skipped/<name>`, for any logger.
@@ -150,6 +152,15 @@ class Balancer(StateInBuffers, StatefulBalancer, nn.Module, Joinable):
         half of the last 100 updates. Waits for the device: call it as often as you log.
         """
         return self.read_metrics()
+
+    @property
+    def process_group(self) -> Any:
+        """The replicas; to be set anew after unpickling, if they are not all processes."""
+        return self.replicas.group
+
+    @process_group.setter
+    def process_group(self, group: Any) -> None:
+        self.replicas = Replicas(group, sync=self.replicas.sync)
 
     def _gather(self, losses: Any, mask: Any) -> tuple[Tensor, Tensor | None]:
         """The losses as one vector, zero where absent, and which are present (None: all)."""
@@ -166,69 +177,41 @@ class Balancer(StateInBuffers, StatefulBalancer, nn.Module, Joinable):
             present = mask if present is None else present & mask
         return vector, present
 
-    def _factors(self, priorities: Any) -> Tensor | None:
-        given = self.priorities if priorities is None else priorities
-        if given is None:
-            return None
-        factors = torch.as_tensor(given, dtype=self.weights.dtype, device=self.weights.device)
+    def _factors_of(self, priorities: Any) -> Tensor | None:
+        """The priorities of this call, or else of the balancer; None where all are 1."""
+        if priorities is None:
+            if self._factors is not None and self._factors.device != self.weights.device:
+                self._factors = self._factors.to(self.weights.device)  # once: it moved
+            return self._factors
+        factors = torch.as_tensor(priorities, dtype=self.weights.dtype, device=self.weights.device)
         check_vector("priorities", factors.shape, self.scheme.num_losses)
         return factors
 
-    def _observe(self, losses: Tensor, present: Tensor | None, update: bool | None) -> Tensor:
-        """Updates the state with detached losses and returns the weights to use."""
-        losses = losses.to(self.average.dtype)
-        now, alone = self.due(update), self.replicas.alone()
-        old = self.held()
-        if not now:
-            self.note(note(self.noted(), losses, self.scheme, xp, present))
-            return self.weights.clone()
-        if alone and not self._waiting:
-            if not self._checked and eager(losses):
-                self._check_first(losses, old)
-            new = self.scheme.update(old, losses, xp, present)
-        else:
-            pending = note(self.noted(), losses, self.scheme, xp, present)
-            if not alone:
-                pending, old = self.replicas.reduce(pending, old)
-            if not self._checked and eager(losses):
-                self._check_first(pending[0], old)
-            values, there = mean(pending, xp)
-            old = old._replace(pending=torch.zeros_like(pending))
-            new = self.scheme.update(old, values, xp, there)
-        self._waiting = False
-        self.keep(new)
-        return new.weights  # type: ignore[no-any-return]
-
-    def _check_first(self, losses: Tensor, state: AnyState) -> None:
-        """Refuses a state that cannot be, and negative losses before the first update."""
-        self.check_state(on_host(state))
-        if not (self.scheme.takes_negative or state.step) and bool((losses < 0).any()):
-            raise negative(self.scheme, losses.tolist())
-        self._checked = True
-
     def join_hook(self, **_: Any) -> JoinHook:
         """What a replica that has run out of inputs does: takes part in the others' all-reduce."""
+        self.replicas.prepare_to_join()
         return Shadow(self)
 
     @property
     def join_device(self) -> torch.device:
+        """Where the state is."""
         return self.average.device
 
     @property
     def join_process_group(self) -> Any:
-        return self.replicas.group
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """`.to()`, `.half()` and their like: the state moves between devices, never in dtype."""
-
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        was_real = not self.average.is_meta
-        moved = super()._apply(keep_dtype, recurse)
-        self.moved(was_real=was_real)
-        return moved
+        """The replicas."""
+        return self.replicas.whole_group()
 
     def extra_repr(self) -> str:
         return f"{self.scheme}" + (f", names={list(self.names)}" if self.names else "")
+
+
+def _total(weights: Tensor, vector: Tensor) -> Tensor:
+    """The weighted sum in the dtype of the losses, computed in the wider of both.
+
+    But for bfloat16: it has the range of float32, and two kernels less.
+    """
+    wide = vector.dtype
+    if weights.dtype.itemsize > wide.itemsize and wide != torch.bfloat16:
+        wide = weights.dtype
+    return torch.dot(weights.to(wide), vector.to(wide)).to(vector.dtype)

@@ -10,16 +10,19 @@ from torch import Tensor
 from loss_balance.backends.interface import not_scalar
 
 
-def eager(tensor: Tensor) -> bool:
+def eager(*tensors: Tensor) -> bool:
     """Whether there are values to look at: not while compiled, captured, vmapped or on meta."""
-    if torch.compiler.is_compiling() or tensor.is_meta or batched(tensor):
+    if torch.compiler.is_compiling():
         return False
-    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+    if any(tensor.is_meta or wrapped(tensor) for tensor in tensors):
+        return False
+    on_cuda = any(tensor.is_cuda for tensor in tensors)
+    return not (on_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def batched(tensor: Tensor) -> bool:
-    """Whether `torch.func.vmap` is at work on it."""
-    found: bool = torch._C._functorch.is_batchedtensor(tensor)
+def wrapped(tensor: Tensor) -> bool:
+    """Whether a transform of `torch.func` is at work on it."""
+    found: bool = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     return found
 
 

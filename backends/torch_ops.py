@@ -5,10 +5,18 @@ A scheme of one's own that calls other functions of torch through `xp` finds the
 
 from __future__ import annotations
 
-from torch import *  # noqa: F403
+from typing import Any
+
+import torch
+from torch import *  # noqa: F403  # by name, so that torch.compile sees plain attributes
 from torch import Tensor
 
 
 def count(counter: Tensor, more: Tensor | int) -> Tensor:
     """Adds to `counter` itself: a kernel in place of two, for it needs no copy afterwards."""
     return counter.add_(more)
+
+
+def __getattr__(name: str) -> Any:
+    """What `from torch import *` leaves out: `nn`, `linalg`, `special` and their like."""
+    return getattr(torch, name)

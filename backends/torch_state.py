@@ -1,39 +1,37 @@
-"""A balancer's state in the buffers of a module: kept, saved, loaded, materialised."""
+"""A balancer's state in the buffers of a module: kept in place, moved, given its first values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from loss_balance.backends.identity import IDENTITY, adopted, identity
 from loss_balance.backends.state import StatefulBalancer
-from loss_balance.backends.torch_inputs import batched
+from loss_balance.backends.torch_inputs import wrapped
 from loss_balance.base import AnyState
-
-EXTRA = "_extra_state"  # nn.Module's key for what `get_extra_state` gives
 
 
 class StateInBuffers(StatefulBalancer, nn.Module):
     """The part of the balancer that knows where its state lies."""
 
+    average: Tensor
+    weights: Tensor
+    step: Tensor
+    skipped: Tensor
+    recent: Tensor
+    pending: Tensor
     _state_type: Any
-    _noted: Tensor | None  # this process' own `pending`, which DDP may overwrite in the buffer
-
-    @staticmethod
-    def checked_dtype(dtype: torch.dtype) -> torch.dtype:
-        """`dtype`; ValueError for one in which a mean would stall."""
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"the state's dtype must be float32 or float64, got {dtype}")
-        return dtype
+    _dtype: torch.dtype
+    _unborn: bool  # on the meta device, or from there and nobody has given it values yet
+    _own: Tensor | None  # this replica's `pending`: DDP may overwrite the buffer
 
     def hold(self, state: AnyState) -> None:
         """Makes the buffers."""
-        self._state_type = type(state)
-        self._noted = None
+        self._state_type, self._own = type(state), None
+        self._dtype, self._unborn = state.weights.dtype, state.weights.is_meta
         for name, value in state._asdict().items():
             self.register_buffer(name, value)
 
@@ -47,9 +45,8 @@ class StateInBuffers(StatefulBalancer, nn.Module):
 
         But never a tensor onto itself: backward holds a fixed scheme's weights.
         """
-        self._noted = None
         changed = [(a, b) for a, b in zip(self.held(), new, strict=True) if a is not b]
-        if not torch.compiler.is_compiling() and any(batched(b) for _, b in changed):
+        if not torch.compiler.is_compiling() and any(wrapped(b) for _, b in changed):
             for a, b in changed:  # vmap has no rule for the fused copy
                 a.copy_(b)
             return
@@ -58,93 +55,114 @@ class StateInBuffers(StatefulBalancer, nn.Module):
             if pairs:
                 torch._foreach_copy_([a for a, _ in pairs], [b for _, b in pairs])
 
-    def noted(self) -> Tensor:
+    def noted(self, *, alone: bool) -> Tensor:
         """What earlier calls of this process have noted since the last update."""
-        return self.pending if self._noted is None else self._noted
+        return self.pending if alone or self._own is None else self._own
 
-    def note(self, pending: Tensor) -> None:
-        """Keeps it for the calls to come, and in the buffer for checkpoints."""
+    @torch.no_grad()
+    def note(self, pending: Tensor, *, alone: bool) -> None:
+        """Keeps it for the calls to come, in place; in the buffer, for checkpoints, in any case."""
         self.pending.copy_(pending)
-        self._noted, self._waiting = pending, True
+        if not alone:
+            if self._own is None:
+                self._own = torch.empty_like(pending)
+            self._own.copy_(pending)
+        self._waiting = True
+
+    def clear_own(self) -> None:
+        """To be called after an update, or when the buffers are what counts again."""
+        if self._own is not None:
+            self._own.zero_()
+
+    def is_meta(self) -> bool:
+        """Whether the state, or a part of it, has no memory."""
+        return any(value.is_meta for value in self.held())
 
     def read_state(self) -> AnyState:
+        self.wake()
         return on_host(self.held())
 
     @torch.no_grad()
     def write_state(self, state: AnyState) -> None:
+        if self.is_meta():
+            return
+        if self._unborn:  # whoever materialised it may have chosen another dtype
+            self.materialise(self.average.device)
         for name, value in state._asdict().items():
-            buffer = getattr(self, name)
-            if not buffer.is_meta:
-                buffer.copy_(torch.from_numpy(np.array(value)))
+            getattr(self, name).copy_(torch.from_numpy(np.array(value)))
+
+    def materialise(self, device: torch.device) -> None:
+        """Gives the buffers memory of their own in the right dtype, values to follow."""
+        with torch.device(device):
+            like = self.scheme.init(torch, self._dtype)
+        for name, value in like._asdict().items():
+            setattr(self, name, value)
 
     def state_came(self, state: AnyState, calls: int) -> None:
         super().state_came(state, calls)
-        self._noted = None
+        self._own, self._unborn = None, self.is_meta()
 
     def reset_parameters(self) -> None:
         """Begins anew, as `reset()`: what PyTorch's loops over modules call."""
         self.reset()
 
-    def moved(self, *, was_real: bool) -> None:
-        """To be called after the buffers went elsewhere; from meta they begin anew."""
-        self._noted = None
-        if not was_real and not self.average.is_meta:
+    def wake(self) -> None:
+        """Gives the state its first values, if it is from the meta device and has none yet.
+
+        To be called wherever the state is looked at; `LoadedState` knows of loaders.
+        """
+        if self._unborn and not self.is_meta():
             self.reset_parameters()
 
-    def get_extra_state(self) -> Tensor:
-        """Whose state it is, as bytes: every format of checkpoints takes a tensor."""
-        return torch.from_numpy(identity(self.scheme, self.names, self._calls))
+    def train(self, mode: bool = True) -> Any:
+        """As of every module; what loops and loaders call first, before anything is compiled."""
+        self.wake()
+        return super().train(mode)
 
-    def set_extra_state(self, state: Any) -> None:
-        """Nothing to do: loading has read it with the rest."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """`.to()`, `.half()` and their like: the state moves between devices, never in dtype.
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Mapping[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Loads what fits, all or nothing; what does not is named in torch's own error."""
-        fields = self._state_type._fields
-        given = {name: state_dict[prefix + name] for name in fields if prefix + name in state_dict}
-        if not given:
-            missing_keys += [prefix + name for name in fields]
-            return
-        known = {prefix + name for name in (*fields, EXTRA)}
-        mine = (key for key in state_dict if key.startswith(prefix))
-        unexpected_keys += [key for key in mine if key not in known]
-        if any(value.is_meta for value in given.values()):
-            return  # a state without values: what is here stays
-        arrays = {name: _array(value) for name, value in given.items()}
-        if prefix + EXTRA in state_dict:
-            arrays[IDENTITY] = _array(state_dict[prefix + EXTRA])
-        try:
-            state, calls = adopted(arrays, self.scheme, self.names, strict=strict)
-        except ValueError as error:
-            error_msgs.append(f"{prefix or 'Balancer'}: {error}")
-            return
-        if self.average.is_meta and local_metadata.get("assign_to_params_buffers"):
-            self._materialise(next(iter(given.values())).device)
-        self.write_state(state)
-        self.state_came(state, calls)
+        Where values are lost, in `to_empty()`, it begins anew.
+        """
 
-    def _materialise(self, device: torch.device) -> None:
-        for name in self._state_type._fields:
-            setattr(self, name, torch.empty_like(getattr(self, name), device=device))
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        self.wake()
+        before = self.average
+        moved = super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
+        self._own = None
+        if self.is_meta():
+            self._unborn = True
+        elif before.is_meta or not _keeps_values(fn, before):
+            self.reset_parameters()
+        return moved
 
 
 def on_host(state: AnyState) -> AnyState:
     """A state of NumPy arrays; waits for the device."""
-    return type(state)(*(_array(value) for value in state))
+    return type(state)(*(to_numpy(value) for value in state))
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def to_numpy(tensor: Any) -> np.ndarray:
     """A copy on the host; from bfloat16 too, which NumPy lacks."""
+    if not isinstance(tensor, Tensor):
+        return np.asarray(tensor)
     tensor = tensor.detach()
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
     return np.array(tensor.cpu().numpy())
+
+
+@torch.no_grad()
+def _keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
+    """Whether `fn` gives a tensor of the same values: `to_empty` hands over one that does not."""
+    probe = torch.arange(64, dtype=like.dtype, device=like.device) % 7.0 + 1.0  # exact if narrow
+    found = fn(probe)
+    if found.layout != torch.strided:
+        return True
+    kept = bool((found.to(probe) == probe).all())
+    for tensor in (probe, found):
+        tensor.zero_()  # or the next one might find these values in its empty memory
+    return kept

@@ -165,6 +165,7 @@ class StateContract:
             ({"average": [1.0, math.nan, 1.0]}, "average must be finite numbers"),
             ({"weights": [-5e15, 1.0, 1.0]}, "weights must be from 0 to 1"),
             ({"weights": [1.5, 1.0, 1.0]}, "weights must be from 0 to 1"),
+            ({"weights": [0.0, 0.0, 0.0]}, "weights must be .* not all 0"),
             ({"step": -3}, "step must be at least 0"),
             ({"skipped": [0, -1, 0]}, "skipped must be at least 0"),
             ({"identity": np.frombuffer(b"no json", np.uint8)}, "identity must be"),
@@ -178,6 +179,15 @@ class StateContract:
         self.assert_same_state(balancer, balancer)
         for name, value in balancer.export_state().items():
             np.testing.assert_array_equal(value, before[name])
+
+    def test_a_moving_average_of_states_is_a_state(self):
+        """As EMA of a whole model makes: of a loss seen late, its average is one with UNSEEN."""
+        balancer = self.trained()
+        exported = balancer.export_state()
+        balancer.import_state(exported | {"average": np.array([-0.9, 2.0, 0.5])})
+        assert balancer.export_state()["average"].tolist() == [-1.0, 2.0, 0.5]
+        self.step(balancer, [4.0, 2.0, 0.5])
+        assert balancer.export_state()["average"][0] == 4.0
 
     # Bad values are never silent
 

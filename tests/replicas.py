@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from replica_cases import CASES
 from replica_steps import SCHEME, TWO
 
 from loss_balance.backends.torch import Balancer
@@ -39,4 +44,24 @@ def replica(rank: int, folder: str, compiled: bool) -> None:
             assert loss is None or loss.grad.item() == pytest.approx(weight)
         weights.append(balance.weights.numpy().copy())
     np.savez(f"{folder}/{rank}.npz", np.stack(weights), **balance.export_state())
+    dist.destroy_process_group()
+
+
+def run_cases(rank: int, folder: str) -> None:
+    """Runs the cases one after the other and writes what each returned, or the error."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=20),  # what waits for ever would fail
+    )
+    found = {}
+    for case in CASES:
+        try:
+            found[case.__name__] = case(rank)
+        except Exception as error:  # shown by the test of that case
+            found[case.__name__] = f"{type(error).__name__}: {error}"
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()

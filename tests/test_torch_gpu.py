@@ -72,7 +72,9 @@ def no_sync():
 
 @needs_cuda
 @with_two_schemes
-@pytest.mark.parametrize("form", ["list", "stacked", "absent", "masked", "noted", "weighed"])
+@pytest.mark.parametrize(
+    "form", ["list", "stacked", "absent", "masked", "numbers", "noted", "weighed"]
+)
 def test_no_step_after_the_first_waits_for_the_device(scheme, form, no_sync):
     balance = Balancer(scheme)
     mask, factors = torch.arange(9) > 2, torch.ones(9)
@@ -84,6 +86,8 @@ def test_no_step_after_the_first_waits_for_the_device(scheme, form, no_sync):
             losses = x
         elif form == "absent":
             losses[3] = None
+        elif form == "numbers":
+            losses[2:4] = [0, 1.5]
         options = {"mask": mask} if form == "masked" else {}
         options |= {"priorities": factors} if form == "weighed" else {}
         if form == "noted":
@@ -92,7 +96,7 @@ def test_no_step_after_the_first_waits_for_the_device(scheme, form, no_sync):
 
     step()
     no_sync()
-    for _ in range(3):
+    for _ in range(5):
         step()
 
 
@@ -117,6 +121,34 @@ def test_a_captured_graph_goes_on_updating_the_state(scheme):
         torch.testing.assert_close(total, eager(batch))
     for name, value in eager.export_state().items():
         np.testing.assert_allclose(captured.export_state()[name], value, rtol=1e-6)
+
+
+@needs_cuda
+@pytest.mark.parametrize("micro", [2, 4])
+def test_two_captured_graphs_accumulate(micro):
+    """One that notes, one that updates, replayed as often as one likes."""
+    captured, eager = Balancer(9), Balancer(9)
+    losses = torch.rand(9)
+    graphs = {}
+    for update in (False, True):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            captured(losses, update=update)
+        torch.cuda.current_stream().wait_stream(side)
+    captured.reset()
+    for update in (False, True):
+        graphs[update] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graphs[update]):
+            captured(losses, update=update)
+    for _ in range(3):
+        for k in range(micro):
+            batch = torch.rand(9)
+            losses.copy_(batch)
+            graphs[k == micro - 1].replay()
+            eager(batch, update=k == micro - 1)
+    for name, value in eager.named_buffers():
+        torch.testing.assert_close(getattr(captured, name), value)
 
 
 def test_the_state_follows_its_model_to_the_device():
