@@ -56,7 +56,12 @@ class _Field(tf.__internal__.tracking.Trackable):
 
     def __init__(self, layer: Any, name: str) -> None:
         self.layer, self.name = layer, name
-        self.takes, self.where = True, list(range(layer.scheme.num_losses))
+        self.as_it_is()
+
+    def as_it_is(self) -> None:
+        """A restored value is taken, in its order, unless an identity that comes first differs."""
+        self.takes = True
+        self.where: list[int | None] = list(range(self.layer.scheme.num_losses))
 
     def _serialize_to_tensors(self) -> dict[str, Any]:
         return {VALUE: ops.copy(self.layer.variable(self.name))}
@@ -66,4 +71,4 @@ class _Field(tf.__internal__.tracking.Trackable):
         variable, value = self.layer.variable(self.name), restored[VALUE]
         if self.takes:
             variable.assign(tf.gather(value, self.where, axis=-1) if value.shape.rank else value)
-        self.takes, self.where = True, list(range(self.layer.scheme.num_losses))
+        self.as_it_is()

@@ -43,10 +43,12 @@ class Balancer(StateLayer):
             loss = balance([loss1, loss2, loss3])
 
     The state lives in non-trainable weights of the layer, saved with the model or in a checkpoint
-    of its own, in float32 whatever the dtype policy. Files of weights say whose they are, and those
-    of another scheme, other hyperparameters or other names are refused on loading, by what differs
-    (`strict_loading = False` takes other hyperparameters all the same). No gradient flows through
-    the weights. The first eager call looks at the values once.
+    of its own, in float32 whatever the dtype policy. Files of weights and `tf.train.Checkpoint` say
+    whose they are: losses are matched by name, and those of another scheme, other hyperparameters
+    or other names are refused, by what differs (`strict_loading = False` takes other
+    hyperparameters all the same; for another set of losses see `import_state`). The weights of a
+    fixed scheme are configuration and never loaded. No gradient flows through the weights. The
+    first eager call looks at the values once.
 
     A call of your own updates the state unless it says `training=False`. Inside the `call` of
     another layer or model this layer does as that one is told, like Keras' Dropout: give the outer
@@ -54,7 +56,12 @@ class Balancer(StateLayer):
     inference. `balance.trainable = False` freezes the state too.
 
     Under `tf.distribute` the averages follow the mean loss over all replicas that have it (one
-    all-reduce), so every replica holds the same weights.
+    all-reduce a call; none where `update` is False and no tensor), so every replica holds the same
+    weights.
+
+    With `accumulate=n`, as with `gradient_accumulation_steps=n` of Keras' optimisers, compiled
+    steps count their calls too. Where no loss is there at all the total is a constant 0, for which
+    TensorFlow's tape has no gradient but on request (`unconnected_gradients`): there mask instead.
 
     Args:
         scheme: a `Scheme`; an int n means `AdaLoss(n)`.
