@@ -21,18 +21,19 @@ EXTRAS = {
 DATA = "sklearn,typer,grain,pooch,PIL,scipy"  # what the experiments need, with any framework
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
-    "torch": f"torch,lightning,accelerate,transformers,safetensors,{DATA}",
+    "torch": f"torch,{DATA}",
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
-TOOLS = {  # what its tests need beside the extra
-    "torch": ["lightning", "accelerate", "transformers", "safetensors"],
-    "jax": ["orbax-checkpoint"],
-}
+# Whose training loops, and files, docs/training-loop.md is about.
+LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
+TOOLS = {"jax": ["orbax-checkpoint"], "torch": LOOPS}  # what its tests need beside the extra
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
 KERAS_TESTS = [  # those of any backend of Keras
     f"tests/test_keras_{what}.py"
-    for what in ("layer", "model", "losses", "wrapping", "plain", "loop", "network")
+    for what in (
+        *("layer", "clock", "files", "model", "losses", "wrapping", "plain", "loop", "network"),
+    )
 ]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
@@ -68,7 +69,11 @@ def tests(session: nox.Session, framework: str) -> None:
         "pytest",
         "--numprocesses=auto",
         *session.posargs,
-        env={"LOSS_BALANCE_REQUIRE": NEEDED[framework], **QUIET},
+        env={
+            "LOSS_BALANCE_REQUIRE": NEEDED[framework],
+            "LOSS_BALANCE_LOOPS": ",".join(LOOPS) if framework == "torch" else "",
+            **QUIET,
+        },
     )
 
 

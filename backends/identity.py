@@ -119,13 +119,18 @@ def adopted(
     if not wrong:
         problems += impossible(like._replace(**arrays), scheme if same else None)
     if problems:
-        expected = f"a state for {scheme.num_losses} losses of {type(scheme).__name__} was expected"
-        raise ValueError(f"{expected}: {'; '.join(problems)}")
+        raise refusal(scheme, problems)
     placed = {name: _placed(value, getattr(like, name), where) for name, value in arrays.items()}
     average = placed.get("average", like.average)
     if not scheme.takes_negative:
         placed["average"] = np.where(average <= scheme.floor, UNSEEN, average)
     return like._replace(**placed), whose["calls"] if whose else 0
+
+
+def refusal(scheme: Scheme, problems: Sequence[str]) -> ValueError:
+    """The error for a state that `scheme` cannot go on with."""
+    expected = f"a state for {scheme.num_losses} losses of {type(scheme).__name__} was expected"
+    return ValueError(f"{expected}: {'; '.join(problems)}")
 
 
 def differences(theirs: Mapping[str, Any], scheme: Scheme, *, strict: bool) -> list[str]:

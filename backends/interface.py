@@ -101,8 +101,8 @@ def check_priorities(priorities: Sequence[Any] | None, num_losses: int) -> tuple
     """
     if priorities is None:
         return None
-    given = tuple(priorities)
-    good = all(isinstance(p, Real) and 0.0 <= p < math.inf for p in given)
+    given: tuple[Any, ...] = tuple(priorities)
+    good = all(isinstance(p, Real) and 0.0 <= float(p) < math.inf for p in given)
     if len(given) != num_losses or not good:
         raise ValueError(
             f"priorities must be {num_losses} finite numbers of at least 0, got {given}"

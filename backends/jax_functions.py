@@ -64,7 +64,7 @@ def balance(
     mask: Any = None,
     priorities: Any = None,
     update: Any = True,
-    training: bool = True,
+    training: Any = True,
 ) -> tuple[Array, AnyState]:
     """The weighted sum, a scalar in the losses' dtype, and the next state.
 
@@ -198,11 +198,11 @@ def _own(state: AnyState, scheme: Scheme) -> AnyState:
         ValueError: it is of another scheme or another number of losses.
     """
     kind = scheme.state_type()
-    if type(state) is not kind or jnp.shape(state.weights) != (scheme.num_losses,):
-        count = jnp.shape(getattr(state, "weights", ()))
+    shape = jnp.shape(state.weights) if hasattr(state, "weights") else None
+    if type(state) is not kind or shape != (scheme.num_losses,):
         raise ValueError(
             f"the state must be a {kind.__name__} of {scheme.num_losses} losses, as init(scheme) "
-            f"gives it, got a {type(state).__name__} with weights of shape {count}"
+            f"gives it, got a {type(state).__name__} with weights of shape {shape}"
         )
     weights = fixed_weights(scheme)
     if weights is None:

@@ -163,7 +163,7 @@ class Balancer(StatefulBalancer, nnx.Module):
         return 0
 
     @property
-    def _warned(self) -> frozenset[str]:  # type: ignore[override]
+    def _warned(self) -> frozenset[str]:
         return _WARNED.get(self, frozenset())
 
     @_warned.setter

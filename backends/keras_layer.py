@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from loss_balance.adaloss import as_scheme
-from loss_balance.backends.identity import IDENTITY, adopted
 from loss_balance.backends.interface import (
     check_names,
     check_priorities,
@@ -22,6 +21,7 @@ from loss_balance.backends.interface import (
 )
 from loss_balance.backends.keras_ops import (
     XP,
+    compiling,
     has_values,
     implied_training,
     is_tensor,
@@ -29,13 +29,13 @@ from loss_balance.backends.keras_ops import (
     stack,
     sum_over_replicas,
 )
-from loss_balance.backends.state import StatefulBalancer
+from loss_balance.backends.keras_state import StateLayer
 from loss_balance.base import AnyState, Scheme
 from loss_balance.clock import mean, note, settle
 
 
 @keras.saving.register_keras_serializable(package="loss_balance")
-class Balancer(StatefulBalancer, keras.layers.Layer):
+class Balancer(StateLayer):
     """Weighted sum of losses whose weights follow the losses.
 
         balance = Balancer(AdaLoss(3))
@@ -43,10 +43,12 @@ class Balancer(StatefulBalancer, keras.layers.Layer):
             loss = balance([loss1, loss2, loss3])
 
     The state lives in non-trainable weights of the layer, saved with the model or in a checkpoint
-    of its own, in float32 whatever the dtype policy. Files of weights say whose they are, and those
-    of another scheme, other hyperparameters or other names are refused on loading, by what differs
-    (`strict_loading = False` takes other hyperparameters all the same). No gradient flows through
-    the weights. The first eager call looks at the values once.
+    of its own, in float32 whatever the dtype policy. Files of weights and `tf.train.Checkpoint` say
+    whose they are: losses are matched by name, and those of another scheme, other hyperparameters
+    or other names are refused, by what differs (`strict_loading = False` takes other
+    hyperparameters all the same; for another set of losses see `import_state`). The weights of a
+    fixed scheme are configuration and never loaded. No gradient flows through the weights. The
+    first eager call looks at the values once.
 
     A call of your own updates the state unless it says `training=False`. Inside the `call` of
     another layer or model this layer does as that one is told, like Keras' Dropout: give the outer
@@ -54,7 +56,12 @@ class Balancer(StatefulBalancer, keras.layers.Layer):
     inference. `balance.trainable = False` freezes the state too.
 
     Under `tf.distribute` the averages follow the mean loss over all replicas that have it (one
-    all-reduce), so every replica holds the same weights.
+    all-reduce a call; none where `update` is False and no tensor), so every replica holds the same
+    weights.
+
+    With `accumulate=n`, as with `gradient_accumulation_steps=n` of Keras' optimisers, compiled
+    steps count their calls too. Where no loss is there at all the total is a constant 0, for which
+    TensorFlow's tape has no gradient but on request (`unconnected_gradients`): there mask instead.
 
     Args:
         scheme: a `Scheme`; an int n means `AdaLoss(n)`.
@@ -87,29 +94,10 @@ class Balancer(StatefulBalancer, keras.layers.Layer):
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
         self.priorities = check_priorities(priorities, self.scheme.num_losses)
-        self.strict_loading = True
-        self._refused: ValueError | None = None
-        self._variables_made = False
-        self.begin_clock(accumulate)
-        self._notes = self.accumulate > 1  # whether there may be losses in `pending`
-        for field, value in self.scheme.init(np)._asdict().items():
-            # As attributes: what is in a list, a TensorFlow checkpoint leaves out without a word.
-            setattr(self, f"state_{field}", self._variable(field, value))
-        self.state_calls = self._variable("calls", np.zeros((), np.int32))
-        self._variables_made = self.built = True
-
-    def _variable(self, name: str, value: Any) -> Any:
-        # "int": TensorFlow keeps int32 variables off the GPU, where XLA cannot reach them. All
-        # replicas write the same value, so the first one's will do.
-        return self.add_weight(
-            name=name,
-            shape=value.shape,
-            dtype=self.variable_dtype if value.dtype.kind == "f" else "int",
-            initializer=lambda _, dtype: ops.convert_to_tensor(value, dtype),
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-        )
+        self._notes = accumulate != 1  # whether there may be losses in `pending`
+        self._compiled = False  # whether a compiled step never looks there
+        self.begin_state(accumulate)
+        self.built = True
 
     def __call__(self, losses: Any, mask: Any = None, **options: Any) -> Any:
         """The weighted sum, a scalar in the losses' dtype; updates the state in training.
@@ -134,8 +122,8 @@ class Balancer(StatefulBalancer, keras.layers.Layer):
         options = {name: value for name, value in options.items() if value is not None}
         if "priorities" in options:
             options["priorities"] = self._factors(options["priorities"])
-        if options.get("training", True):
-            self._check_first(vector)
+        if replicas() == 1:
+            self._check_first(vector, training=bool(options.get("training", True)))
         return super().__call__(vector, mask=present, **options)
 
     def call(
@@ -194,107 +182,86 @@ class Balancer(StatefulBalancer, keras.layers.Layer):
     def _observe(self, losses: Any, present: Any, update: Any) -> Any:
         """Updates the state with detached losses and returns the weights to use."""
         losses = ops.cast(losses, self.variable_dtype)
-        old = self._read()
         now = self._now(update)
-        if now is None and not self._notes:
+        directly = now is None and not self._notes
+        old = self._read(pending=not directly)
+        if directly:
+            self._compiled = self._compiled or compiling(losses)
             new = self._directly(old, losses, present)
         else:
-            noted = note(ops.zeros_like(old.pending), losses, self.scheme, XP, present)
-            pending = old.pending + sum_over_replicas(noted)
-            new = settle(self.scheme, old, pending, XP, update=True if now is None else now)
-        for name, value in new._asdict().items():
-            if value is not getattr(old, name):
-                getattr(self, f"state_{name}").assign(value)
+            new = self._settled(old, losses, present, True if now is None else now)
+        self._write(old, new)
         return new.weights
 
     def _directly(self, old: AnyState, losses: Any, present: Any) -> AnyState:
         """The next state where every call is an update and nothing is ever noted."""
         if replicas() == 1:
             return self.scheme.update(old, losses, XP, present)
-        noted = note(ops.zeros_like(old.pending), losses, self.scheme, XP, present)
-        values, there = mean(sum_over_replicas(noted), XP)
+        noted = note(0.0, losses, self.scheme, XP, present)
+        values, there = mean(self._whole(noted), XP)
         return self.scheme.update(old, values, XP, there)
+
+    def _settled(self, old: AnyState, losses: Any, present: Any, update: Any) -> AnyState:
+        """The next state where losses are noted, by each replica its own until an update."""
+        pending = note(old.pending, losses, self.scheme, XP, present)
+        if update is False:
+            return old._replace(pending=pending)
+        new = settle(self.scheme, old, self._whole(pending), XP, update=update)
+        if update is True or replicas() == 1:
+            return new
+        return new._replace(pending=XP.where(update, ops.zeros_like(pending), pending))
+
+    def _whole(self, pending: Any) -> Any:
+        """What all replicas have noted."""
+        whole = sum_over_replicas(pending)
+        if replicas() > 1:  # they refuse alike what is wrong on one: a negative loss is -inf there
+            self._check_first(whole[0])
+        return whole
 
     def _now(self, update: Any) -> Any:
         """Whether this call moves the state, None where every one does; counts the calls."""
-        if update is not None:
-            self._notes = True
-            self.state_calls.assign(0)
-            return update
-        if self.accumulate == 1:
+        if update is None and self.accumulate == 1:
             return None
+        if update is not None and update is not True:
+            self._will_wait()
         calls = ops.copy(self.state_calls) + 1
-        now = calls >= self.accumulate
-        self.state_calls.assign(ops.where(now, ops.zeros_like(calls), calls))
+        now = calls >= self.accumulate if update is None else update
+        if now is not False:
+            calls = ops.zeros_like(calls) if now is True else XP.where(now, 0, calls)
+        self.state_calls.assign(calls)
         return now
 
-    def _read(self) -> AnyState:
-        """A copy: PyTorch's backward must not see what a later step writes into the variables."""
-        kind = self.scheme.state_type()
-        return kind(*(ops.copy(getattr(self, f"state_{name}")) for name in kind._fields))
-
-    def _check_first(self, losses: Any) -> None:
-        """Refuses a state that cannot be, and negative losses before the first update; once."""
-        if self._checked or not has_values(losses):
-            return
-        self.check_state()
-        values = ops.convert_to_numpy(losses)
-        first = int(self.read_state().step) == 0 and not self.scheme.takes_negative
-        if first and (values < 0).any():  # absent ones are zero here
-            raise negative(self.scheme, values.tolist())
-        self._checked = True
-
-    @property
-    def loss_weights(self) -> Any:
-        """Shape (num_losses,), the last step's; `weights`, of any layer, are all its variables."""
-        return self._read().weights
-
-    def read_state(self) -> AnyState:
-        arrays = (ops.convert_to_numpy(x) for x in self._read())
-        found = (np.array(x, dtype=None if x.dtype.kind == "f" else np.int32) for x in arrays)
-        return self.scheme.state_type()(*found)
-
-    def write_state(self, state: AnyState) -> None:
-        for name, value in state._asdict().items():
-            variable = getattr(self, f"state_{name}")
-            variable.assign(np.asarray(value, keras.backend.standardize_dtype(variable.dtype)))
-
-    @property
-    def _calls(self) -> int:  # type: ignore[override]  # a compiled step counts in a variable
-        return int(ops.convert_to_numpy(ops.copy(self.state_calls))) if self._variables_made else 0
-
-    @_calls.setter
-    def _calls(self, calls: int) -> None:
-        if self._variables_made:
-            self.state_calls.assign(calls)
+    def _will_wait(self) -> None:
+        """From now on every call looks for losses that wait; those compiled before do not."""
+        if self._compiled and not self._notes:
+            warnings.warn(
+                "losses that wait for an update are left out of it in functions compiled before "
+                "there were any: give update=True in their calls",
+                stacklevel=2,
+            )
+        self._notes = True
 
     def state_came(self, state: AnyState, calls: int) -> None:
         super().state_came(state, calls)
-        self._refused = None
-        self._notes = self._notes or self._waiting
+        if self._waiting:
+            self._will_wait()
 
-    def save_own_variables(self, store: Any) -> None:
-        """Writes the fields of the state by name, and whose they are."""
-        for name, value in self.export_state().items():
-            store[name] = value
+    def checkpoint_came(self, *, waiting: bool) -> None:
+        super().checkpoint_came(waiting=waiting)
+        if waiting:
+            self._will_wait()
 
-    def load_own_variables(self, store: Any) -> None:
-        """Reads what `save_own_variables` wrote, or version 0.1; ValueError if it does not fit."""
-        fields = self.scheme.state_type()._fields
-        given = {name: np.asarray(store[name]) for name in (*fields, IDENTITY) if name in store}
-        if not given:  # version 0.1 numbered them
-            old = [name for name in fields if name not in ("recent", "pending")]
-            numbered = zip(map(str, range(len(old))), old, strict=True)
-            given = {name: np.asarray(store[key]) for key, name in numbered if key in store}
-        if not given and self._refused is not None:
-            raise self._refused  # Keras comes again, with nothing, to what it could not load
-        try:
-            state, calls = adopted(given, self.scheme, self.names, strict=self.strict_loading)
-        except ValueError as error:
-            self._refused = error
-            raise
-        self.write_state(state)
-        self.state_came(state, calls)
+    def _check_first(self, losses: Any, *, training: bool = True) -> None:
+        """Refuses a state that cannot be, and negative losses before the first update; once."""
+        if self._checked or not has_values(losses):
+            return
+        state = self.read_state()
+        self.check_state(state)
+        first = training and int(state.step) == 0 and not self.scheme.takes_negative
+        values = ops.convert_to_numpy(losses)
+        if first and (values < 0).any():  # absent ones are zero here
+            raise negative(self.scheme, values.tolist())
+        self._checked = training or int(state.step) > 0
 
     @property
     def metrics(self) -> Any:

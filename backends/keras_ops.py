@@ -79,8 +79,8 @@ def stack(losses: list[Any], dtype: str) -> tuple[Any, Any]:
 
     Numbers, NumPy's too, are constants; `dtype` is what there is where no loss is a tensor.
     """
-    first = next((loss for loss in losses if is_tensor(loss)), None)
-    dtype = dtype if first is None else keras.backend.standardize_dtype(first.dtype)
+    dtypes = {keras.backend.standardize_dtype(x.dtype) for x in losses if is_tensor(x)}
+    dtype = keras.backend.result_type(*dtypes) if dtypes else dtype
     scalars = []
     for i, loss in enumerate(losses):
         shape = loss.shape if is_tensor(loss) else np.shape(loss)
@@ -94,8 +94,18 @@ def stack(losses: list[Any], dtype: str) -> tuple[Any, Any]:
             kind = type(loss).__name__
             raise ValueError(f"each loss must be a tensor or number, loss {i} is a {kind}")
     there = [loss is not None for loss in losses]
-    stacked = ops.stack(scalars)
+    stacked = ops.stack(scalars) if any(there) else _nothing(len(losses), dtype)
     return stacked, None if all(there) else ops.convert_to_tensor(there, dtype="bool")
+
+
+def _nothing(count: int, dtype: str) -> Any:
+    """Zeros that PyTorch's backward works on, though nothing depends on them."""
+    zeros = ops.zeros(count, dtype)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        zeros.requires_grad_(torch.is_grad_enabled())
+    return zeros
 
 
 def implied_training(layer: Any) -> bool:
@@ -132,6 +142,16 @@ def has_values(x: Any) -> bool:
     import torch
 
     return not (torch.compiler.is_compiling() or x.is_meta)
+
+
+def compiling(x: Any) -> bool:
+    """Whether this call is traced once and runs often, without Python.
+
+    PyTorch's compiler looks at what Python would see and compiles anew, so there it is not.
+    """
+    if keras.backend.backend() == "torch" or in_symbolic_scope():
+        return False
+    return not has_values(x)
 
 
 def replicas() -> int:

@@ -23,14 +23,13 @@ from loss_balance.backends.interface import (
 )
 from loss_balance.backends.torch_clock import Clock
 from loss_balance.backends.torch_inputs import as_vector
-from loss_balance.backends.torch_loading import LoadedState
 from loss_balance.backends.torch_replicas import Replicas, Shadow
 from loss_balance.base import Scheme
 
 __all__ = ["Balancer"]
 
 
-class Balancer(Clock, LoadedState, Joinable):
+class Balancer(Clock, Joinable):
     """Weighted sum of losses whose weights follow the losses.
 
         balance = Balancer(AdaLoss(3)).to(device)
@@ -40,20 +39,27 @@ class Balancer(Clock, LoadedState, Joinable):
     The state lives in buffers, so `state_dict()` saves it when the balancer is part of the model or
     saved beside it; it says whose it is, and loading that of another scheme, other hyperparameters
     or other names is an error that names what differs (`load_state_dict(..., strict=False)` takes
-    other hyperparameters all the same). The state keeps its dtype through `.half()` and its place
-    in memory, so captured CUDA graphs stay valid. `eval()` freezes it. No gradient flows through
-    the weights. The first eager call looks at the values once; after it no step waits for the
-    device.
+    other hyperparameters all the same; after a `from_pretrained`, which has no such option,
+    `import_state(export_state(), strict=False)`). Built on the meta device, materialised, loaded
+    from a checkpoint that lacks it or emptied by `to_empty()`, it begins fresh. The state keeps its
+    dtype through `.half()` and its place in memory, so captured CUDA graphs stay valid. `eval()`
+    freezes it. No gradient flows through the weights. The first eager call looks at the values
+    once; after it no step waits for the device.
 
     Across processes the averages follow the mean loss over all replicas that have it, so every
     replica holds the same weights: one all-reduce per update, which carries the state of the first
     replica too, so that replicas that start unequal are equal from then on. The gradients are
-    averaged by DDP as usual. All replicas must call it in training mode equally often: a validation
-    on one of them must be in `eval()`. For uneven inputs give it a group of its own,
-    `process_group=dist.new_group()`, and join both: `Join([ddp, balance])`.
+    averaged by DDP as usual. All replicas must call it in training mode equally often: one that
+    validates alone in training mode waits for the others for ever, as in any collective, so call
+    `eval()` before. For uneven inputs join both, the balancer first, and say so in every step::
+
+        with Join([balance, ddp]):
+            for x, y in loader:
+                Join.notify_join_context(balance)
+                ...
 
     Under `torch.compile` losses that come and go as None are a graph each: use `mask`, whose values
-    may change freely.
+    may change freely, as those of `priorities` given as a tensor.
 
     Args:
         scheme: a `Scheme`; an int n means `AdaLoss(n)`.
@@ -63,19 +69,14 @@ class Balancer(Clock, LoadedState, Joinable):
             multiplied by beforehand would be undone by the balance; and to favour the last loss
             within the balance there is AdaLoss's `final_weight`.
         accumulate: how many calls make one update, on the mean of their losses, as many
-            micro-batches make one step of the optimiser.
+            micro-batches make one step of the optimiser (under DDP's `no_sync` too: the calls
+            between ask no other replica).
         dtype: of the state, float32 or float64, whatever the losses' dtype.
         process_group: the replicas, a ProcessGroup or a DeviceMesh of one dimension; default: all
-            processes, if torch.distributed is initialised.
+            processes, if torch.distributed is initialised. A copy keeps it; a pickle cannot, and
+            a part of all processes is then to be set anew.
         sync: False keeps each process to itself.
     """
-
-    average: Tensor
-    weights: Tensor
-    step: Tensor
-    skipped: Tensor
-    recent: Tensor
-    pending: Tensor
 
     def __init__(
         self,

@@ -52,11 +52,10 @@ class Clock(LoadedState):
     """The part of the balancer that looks at the losses."""
 
     replicas: Replicas
-
     _clock: Calls
 
     @property
-    def _calls(self) -> int:  # type: ignore[override]
+    def _calls(self) -> int:
         return self._clock.now.calls
 
     @_calls.setter
@@ -105,7 +104,8 @@ class Clock(LoadedState):
     def _move(self, pending: Tensor, old: AnyState) -> Tensor:
         """One update, on the mean of what is pending; returns the weights to use."""
         values, there = mean(pending, xp)
-        if eager(pending, self.average) and not (self.replicas.met or self.replicas.alone()):
+        known = torch.compiler.is_compiling() or self.replicas.met or self.replicas.alone()
+        if not known and eager(pending, self.average):
             self._check(values, old)  # all replicas hold the same in their hands
             self.replicas.met = True
         new = self.scheme.update(old._replace(pending=torch.zeros_like(pending)), values, xp, there)

@@ -137,7 +137,7 @@ class LoadedState(StateInBuffers):
         """Takes one buffer as it is, if that is how they come: transformers 4 loads so."""
         if len(given) + (EXTRA in state_dict) != 1:
             return False
-        self._unborn = True
+        self._unborn, self._checked = True, False
         for name, value in given.items():
             setattr(self, name, value)
             self._parts |= {name}

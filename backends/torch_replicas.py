@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.algorithms.join import JoinHook
+from torch.distributed.device_mesh import DeviceMesh
 
 from loss_balance.base import AnyState
 
@@ -142,7 +143,7 @@ class Shadow(JoinHook):
 def _unpacked(payload: Tensor, pending: Tensor, state: AnyState) -> tuple[Tensor, AnyState]:
     """The sum of what `_payload` gave, as it was."""
     sizes = [pending.numel(), *(value.numel() for value in _shared(state))]
-    total, *fields = payload.split(sizes)
+    total, *fields = torch.split(payload, sizes)
     shared = {
         name: field.reshape(getattr(state, name).shape).to(getattr(state, name).dtype)
         for name, field in zip(_names(state), fields, strict=True)
@@ -163,7 +164,7 @@ def _as_group(group: Any) -> Any:
         return group
     if group == dist.GroupMember.NON_GROUP_MEMBER:
         raise ValueError("process_group must have this process in it, got one without")
-    if isinstance(group, dist.DeviceMesh):
+    if isinstance(group, DeviceMesh):
         if group.ndim != 1:
             raise ValueError(
                 f"a DeviceMesh as process_group must have one dimension, got {group.ndim}: "

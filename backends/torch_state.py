@@ -17,6 +17,12 @@ from loss_balance.base import AnyState
 class StateInBuffers(StatefulBalancer, nn.Module):
     """The part of the balancer that knows where its state lies."""
 
+    average: Tensor
+    weights: Tensor
+    step: Tensor
+    skipped: Tensor
+    recent: Tensor
+    pending: Tensor
     _state_type: Any
     _dtype: torch.dtype
     _unborn: bool  # on the meta device, or from there and nobody has given it values yet

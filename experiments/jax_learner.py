@@ -94,7 +94,8 @@ class JaxLearner:
         return loss, error
 
     def loss_weights(self) -> list[float]:
-        return np.asarray(self.carried.balance.weights).tolist()
+        weights: list[float] = np.asarray(self.carried.balance.weights).tolist()
+        return weights
 
     def weights(self) -> Arrays:
         return self._net().dump_weights()

@@ -208,7 +208,7 @@ class StateContract:
         assert "losses evil: NaN, infinite or negative" in str(warning.message)
         assert (metrics["loss_skipped/good"], metrics["loss_skipped/evil"]) == (0.0, 52.0)
         with warnings.catch_warnings():
-            warnings.simplefilter("error" if self.warns_once else "ignore")
+            warnings.simplefilter("error" if self.warns_once else "ignore", UserWarning)
             balancer.export_state()
 
     def test_schemes_that_divide_by_no_loss_take_negative_ones(self):

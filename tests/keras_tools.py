@@ -55,3 +55,33 @@ def gradients(layer: keras.Layer, losses_of: Callable[[list[Any]], Any], xs: lis
     for variable, value in zip(layer.non_trainable_variables, state, strict=True):
         variable.assign(value)
     return [float(g) for g in found]
+
+
+def compiled(layer: keras.Layer, **static: Any) -> Callable[..., Any]:
+    """`layer(losses, **static, **traced)` in training as a compiled function; `.traces` counts.
+
+    What it is called with is traced; PyTorch's layers are not compiled and run as they are.
+    """
+
+    def call(losses: Any, traced: dict[str, Any]) -> Any:
+        compiled_call.traces += 1
+        return layer(losses, training=True, **static, **traced)
+
+    def stateless(state: list[Any], losses: Any, traced: dict[str, Any]) -> Any:
+        compiled_call.traces += 1
+        return layer.stateless_call([], state, losses, training=True, **static, **traced)
+
+    run = {"tensorflow": lambda: tf.function(call), "jax": lambda: jax.jit(stateless)}
+    function = run.get(BACKEND, lambda: call)()
+
+    def compiled_call(losses: Any, **traced: Any) -> Any:
+        if BACKEND != "jax":
+            return function(losses, traced)
+        state = [variable.value for variable in layer.non_trainable_variables]
+        total, state = function(state, losses, traced)
+        for variable, value in zip(layer.non_trainable_variables, state, strict=True):
+            variable.assign(value)
+        return total
+
+    compiled_call.traces = 0
+    return compiled_call

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 PAGE = Path(__file__).parents[1] / "docs" / "training-loop.md"
 FENCES = re.findall(r"^```(\w*) ?([^\n]*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 BLOCKS = {tuple(label.split()): code for _, label, code in FENCES}
+
+
+def need(library: str) -> None:
+    """Skips the test without that library, unless this environment must have it."""
+    if library in os.environ.get("LOSS_BALANCE_LOOPS", "").split(","):
+        importlib.import_module(library)
+    pytest.importorskip(library)
 
 
 def begin(framework: str) -> ModuleType:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 torch = pytest.importorskip("torch")
-from loop_page import go_on, run  # noqa: E402
+from loop_page import go_on, need, run  # noqa: E402
 from loop_torch import assert_saw, losses, recording, standing  # noqa: E402
 
 from loss_balance import AdaLoss  # noqa: E402
@@ -33,7 +33,7 @@ def test_a_state_is_resumed_by_name_and_what_was_changed_is_said():
 
 
 def test_a_state_of_another_framework_goes_on_also_through_safetensors():
-    pytest.importorskip("safetensors")
+    need("safetensors")
     page = run("torch", "foreign")
     assert page.balance.average.tolist() == [4.0, 1.0]
     assert page.balance.weights.tolist() == pytest.approx([0.2875, 1.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
-from loop_page import go_on  # noqa: E402
+from loop_page import go_on, need  # noqa: E402
 from loop_torch import assert_saw, recorded, standing, steps_of, undivided  # noqa: E402
 
 RAGGED = 160  # examples: 10 batches, so that the last group of 4 has 2
@@ -30,7 +30,7 @@ def groups(seen):
 
 
 def test_lightning_moves_the_averages_once_a_step_also_at_the_end_of_an_epoch():
-    pytest.importorskip("lightning")
+    need("lightning")
     page = standing(RAGGED)
     seen = recorded(page)
     go_on(page, "torch", "lightning")
@@ -43,7 +43,7 @@ def test_lightning_moves_the_averages_once_a_step_also_at_the_end_of_an_epoch():
 
 
 def test_lightning_with_lbfgs_observes_once_a_step():
-    pytest.importorskip("lightning")
+    need("lightning")
     page = standing()
     seen = recorded(page)
     go_on(page, "torch", "lightning-lbfgs")
@@ -52,7 +52,7 @@ def test_lightning_with_lbfgs_observes_once_a_step():
 
 
 def test_accelerate_moves_the_averages_once_a_step_and_saves_them():
-    pytest.importorskip("accelerate")
+    need("accelerate")
     page = standing(RAGGED)
     steps, seen = steps_of(page.optimizer), recorded(page)
     go_on(page, "torch", "accelerate")
@@ -65,7 +65,7 @@ def test_accelerate_moves_the_averages_once_a_step_and_saves_them():
 
 
 def test_the_hugging_face_trainer_moves_the_averages_once_a_step_and_saves_them():
-    pytest.importorskip("transformers")
+    need("transformers")
     page = standing(RAGGED)
     seen = recorded(page)
     go_on(page, "torch", "trainer")

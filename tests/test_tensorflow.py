@@ -15,6 +15,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("Keras runs on another backend here", allow_module_level=True)
 from keras_tools import tensors  # noqa: E402
 
+from loss_balance.backends.numpy import Balancer as Reference  # noqa: E402
 from loss_balance.backends.tensorflow import Balancer  # noqa: E402
 
 FUNCTIONS = {
@@ -24,6 +25,12 @@ FUNCTIONS = {
     "reduced": lambda f: tf.function(f, reduce_retracing=True),
 }
 with_each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+def assert_state(balance, expected):
+    found, expected = balance.export_state(), expected.export_state()
+    for name in ("average", "weights", "step", "skipped", "pending"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
 
 
 def loop(balance, function):
@@ -132,21 +139,53 @@ def test_low_precision_in_a_function(function, dtype):
     assert balance.export_state()["average"].dtype == np.float32
 
 
+@with_each_function
+def test_update_and_priorities_may_be_tensors(function):
+    balance, reference, traces = Balancer(3), Reference(3), []
+
+    @function
+    def step(losses, update, priorities):
+        traces.append(losses)
+        return balance(losses, update=update, priorities=priorities)
+
+    for k, losses in enumerate(STEPS):
+        ramp = [1.0, 0.5 * k, 0.0]
+        total = step(tf.constant(losses), tf.constant(k % 2 == 1), tf.constant(ramp))
+        expected = reference(losses, update=k % 2 == 1, priorities=ramp)
+        assert float(total) == pytest.approx(float(expected), rel=1e-6)
+    assert_state(balance, reference)
+    assert len(traces) == (1 if hasattr(step, "get_concrete_function") else len(STEPS))
+
+
+@with_each_function
+def test_calls_are_counted_in_a_function(function):
+    balance, reference = Balancer(3, accumulate=2), Reference(3, accumulate=2)
+    step = function(lambda losses: balance(losses))
+    for losses in STEPS:
+        assert float(step(tf.constant(losses))) == pytest.approx(float(reference(losses)), rel=1e-6)
+    assert_state(balance, reference)
+    assert balance.export_state()["step"] == len(STEPS) // 2
+
+
+def test_micro_batches_in_one_loop_of_the_graph():
+    balance, reference = Balancer(3, accumulate=2), Reference(3, accumulate=2)
+    for losses in STEPS:
+        reference(losses)
+
+    @tf.function
+    def epoch(batches):
+        for losses in batches:
+            balance(losses)
+
+    epoch(tf.constant(STEPS))
+    assert_state(balance, reference)
+
+
 def test_variables_may_be_losses():
     losses = [tf.Variable(4.0), tf.Variable(1.0)]
     with tf.GradientTape() as tape:
         total = Balancer(2)(losses)
     assert [float(g) for g in tape.gradient(total, losses)] == pytest.approx([0.2875, 1.0])
-
-
-def test_a_checkpoint_holds_the_state(tmp_path):
-    kept, fresh = Balancer(3), Balancer(3)
-    for losses in STEPS:
-        kept(tensors(losses))
-    path = tf.train.Checkpoint(balance=kept).save(tmp_path / "checkpoint")
-    tf.train.Checkpoint(balance=fresh).restore(path).assert_consumed()
-    for name, value in kept.export_state().items():
-        np.testing.assert_array_equal(fresh.export_state()[name], value)
 
 
 def test_a_savedmodel_holds_the_weights(tmp_path):
