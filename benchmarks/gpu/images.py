@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +38,7 @@ def source_of(file: str | None, *, smallest: bool) -> Source:
     path = Path(file).resolve()
     with np.load(path) as content:
         if "train_bytes" in content:
-            path = unpacked(content, path.stem)
+            path = unpacked(content, f"{path.stem}-{zlib.crc32(path.read_bytes()):08x}")
     return Source("npz", path, augment="crop-flip")
 
 
@@ -49,7 +50,7 @@ def unpacked(content: Any, name: str) -> Path:
         arrays = {f"x_{split}": _decoded(content, split) for split in ("train", "test")}
         arrays |= {f"y_{split}": content[f"{split}_labels"] for split in ("train", "test")}
         beside = target.with_suffix(".part.npz")
-        np.savez(beside, **arrays)
+        np.savez(beside, allow_pickle=False, **arrays)
         beside.replace(target)
     return target
 
