@@ -19,7 +19,7 @@ def checkout_python(tmp_path):
     for name in MISSING:
         (blocked / f"{name}.py").write_text("raise ModuleNotFoundError('not there')\n")
     path = os.pathsep.join(map(str, (blocked, tmp_path, ROOT)))
-    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "LOSS_BALANCE_REQUIRE": ""}
 
     def run(*arguments):
         command = [sys.executable, *arguments]

@@ -52,8 +52,31 @@ def _on_the_device():
     torch.set_default_device(None)
 
 
+def moved(losses):
+    """Losses in whatever container, on the device."""
+    if isinstance(losses, torch.Tensor):
+        return losses.to(DEVICE)
+    if isinstance(losses, dict):
+        return {name: moved(loss) for name, loss in losses.items()}
+    return type(losses)(map(moved, losses)) if isinstance(losses, (list, tuple)) else losses
+
+
 class TestOnDevice(test_torch.TestTorch):
-    """The whole contract of balancers, with every tensor on the device."""
+    """The whole contract of balancers, moved to the device as a user moves it, with `.to`."""
+
+    @pytest.fixture(autouse=True)
+    def _losses_on_the_device(self, monkeypatch):
+        torch.set_default_device(None)  # what the package makes itself must find its way alone
+        convert = test_torch.convert
+        monkeypatch.setattr(test_torch, "convert", lambda *a, **k: moved(convert(*a, **k)))
+
+    def make(self, scheme, **options):
+        return super().make(scheme, **options).to(DEVICE)
+
+    def gradient_of_square(self, balancer, x, scales):
+        x = torch.tensor(x, requires_grad=True, device=DEVICE)
+        balancer.train()([scale * x**2 for scale in scales]).backward()
+        return x.grad.item()
 
     def test_it_is_on_the_device(self):
         assert {buffer.device.type for buffer in self.make(3).buffers()} == {DEVICE}

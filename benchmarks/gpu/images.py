@@ -2,12 +2,19 @@
 
 A packed set is an npz with, for "train" and "test", `<split>_bytes` (files one after the other),
 `<split>_offsets` (where each begins, and the end) and `<split>_labels`.
+
+python -m benchmarks.gpu.images PACKED.npz OUT.npz --train 40000 --test 10000
+
+writes the first so many of a packed set, still packed: what travels to the machine must be small.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import tempfile
+import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +24,7 @@ import numpy as np
 
 from loss_balance.experiments.data import Source
 
+SPLITS = ("train", "test")
 CHUNK = 500  # images decoded by one task
 
 
@@ -37,7 +45,7 @@ def source_of(file: str | None, *, smallest: bool) -> Source:
     path = Path(file).resolve()
     with np.load(path) as content:
         if "train_bytes" in content:
-            path = unpacked(content, path.stem)
+            path = unpacked(content, f"{path.stem}-{zlib.crc32(path.read_bytes()):08x}")
     return Source("npz", path, augment="crop-flip")
 
 
@@ -46,10 +54,10 @@ def unpacked(content: Any, name: str) -> Path:
     target = Path(tempfile.gettempdir()) / "loss-balance-images" / f"{name}.npz"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {f"x_{split}": _decoded(content, split) for split in ("train", "test")}
-        arrays |= {f"y_{split}": content[f"{split}_labels"] for split in ("train", "test")}
+        arrays = {f"x_{split}": _decoded(content, split) for split in SPLITS}
+        arrays |= {f"y_{split}": content[f"{split}_labels"] for split in SPLITS}
         beside = target.with_suffix(".part.npz")
-        np.savez(beside, **arrays)
+        np.savez(beside, allow_pickle=False, **arrays)
         beside.replace(target)
     return target
 
@@ -68,3 +76,41 @@ def _decoded(content: Any, split: str) -> np.ndarray:
     with ThreadPoolExecutor() as pool:  # decoding leaves Python to others
         chunks = pool.map(decode, range(0, len(offsets) - 1, CHUNK))
         return np.stack([image for chunk in chunks for image in chunk])
+
+
+def subset(packed: Path, out: Path, counts: Mapping[str, int]) -> None:
+    """Writes the first `counts[split]` images of each split, as they are.
+
+    Raises:
+        ValueError: there are fewer, or none is asked for.
+    """
+    arrays = {}
+    with np.load(packed) as content:
+        for split in SPLITS:
+            there, count = len(content[f"{split}_labels"]), counts[split]
+            if not 0 < count <= there:
+                raise ValueError(f"{split} must be 1 to {there} images of {packed}, got {count}")
+            offsets = content[f"{split}_offsets"][: count + 1]
+            arrays[f"{split}_offsets"] = offsets
+            arrays[f"{split}_bytes"] = content[f"{split}_bytes"][: offsets[-1]]
+            arrays[f"{split}_labels"] = content[f"{split}_labels"][:count]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(out, allow_pickle=False, **arrays)
+
+
+def main() -> None:
+    """From the command line."""
+    parser = argparse.ArgumentParser(description="The first images of a packed set, still packed.")
+    parser.add_argument("packed", type=Path)
+    parser.add_argument("out", type=Path)
+    for split in SPLITS:
+        parser.add_argument(f"--{split}", type=int, required=True, help="images")
+    given = parser.parse_args()
+    try:
+        subset(given.packed, given.out, {split: getattr(given, split) for split in SPLITS})
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

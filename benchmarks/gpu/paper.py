@@ -6,22 +6,24 @@ All runs train side by side, a process each, the images on the device. How many 
 measured on their first steps and is the same for all of them. A second call with the same --out
 goes on. What else may be set: NETWORK (resann-7-16), SCHEMES (const, linear, adaloss, equilibrium,
 guided and opt, with commas; names that the package lacks are skipped), EPOCHS (measured), JOBS (all
-runs at once), COMPILE=1 (each run then compiles first, which takes much of a short call).
+runs at once), COMPILE=1 (each run then compiles first, which takes much of a short call), KEEP_MIB
+(12: of unfinished runs' checkpoints; beyond it they are dropped, for results must travel).
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.attempts import Clock
+from benchmarks.gpu.attempts import Clock, TimeUp
 from benchmarks.gpu.images import SkipPart, source_of
 from benchmarks.gpu.options import Options
-from benchmarks.gpu.paper_epochs import measured_epochs, train_until
+from benchmarks.gpu.paper_epochs import epochs_of
+from benchmarks.gpu.paper_folder import epochs_done, finished_runs, lighten, paces
+from benchmarks.gpu.paper_training import Progress, train_within
 from benchmarks.gpu.results import Results
 from loss_balance.adaloss import AdaLoss
 from loss_balance.experiments.comparison import AT, OPT, SCHEMES, Comparison, outcome
@@ -29,29 +31,38 @@ from loss_balance.experiments.engine import Engine, check_installed
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.execution import cores
 from loss_balance.experiments.recipes import RECIPES
+from loss_balance.experiments.training import Run
 from loss_balance.reference_models import families
 
 WANTED = "const,linear,adaloss,equilibrium,guided,opt"
+ENDING = 3.0  # seconds in which figures are written
 
 
 def paper(options: Options) -> int:
     """Trains, reports what is finished, and returns the part's exit status."""
-    clock = Clock(options.seconds)
     results = Results("paper", options.out, _device(options), seconds=options.seconds)
     try:
-        check_installed("torch")
-        comparison = _comparison(options, results)
+        _paper(options, results, Clock(options.seconds - ENDING))
     except SkipPart as nothing:
         results.skip("paper", str(nothing))
-        return results.finish()
     except UserError as error:
         results.fail("paper", error)
-        return results.finish()
-    folder = options.out / "paper"
-    jobs = int(os.environ.get("JOBS", 2 if options.device == "cpu" else 0)) or len(
-        comparison.runs()
-    )
-    epochs, rate = _epochs(comparison, folder, jobs, clock, options)
+    return results.finish()
+
+
+def _paper(options: Options, results: Results, clock: Clock) -> None:
+    check_installed("torch")
+    comparison = _comparison(options, results)
+    folder = options.out / "paper" / comparison.spec.name
+    count = len(comparison.runs())
+    jobs = min(count, int(os.environ.get("JOBS", 2 if options.device == "cpu" else count)))
+    share = max(1, cores() // jobs)  # each run's compiler would take all processors
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(share))
+    told = os.environ.get("EPOCHS", "1" if options.smallest else "")
+    found = epochs_of(comparison, folder, jobs, clock, told)
+    if found is None:
+        raise SkipPart("no time was left after the first steps, or they took too long")
+    epochs, rate = found
     comparison = replace(comparison, recipe=replace(comparison.recipe, epochs=epochs))
     results.update(
         configuration={
@@ -65,13 +76,47 @@ def paper(options: Options) -> int:
             "compiled": comparison.engine.compiled,
         }
     )
-    try:
-        finished = train_until(clock, comparison.runs(), folder / "runs", jobs)
-    except UserError as error:
-        results.fail("training", error)
-        finished = {}
-    _report(comparison, finished, results, rate)
-    return results.finish()
+    progress = Progress(comparison.recipe.batches(comparison.images))
+    finished = _train(comparison, folder / "runs", jobs, clock, progress, results)
+    _report_runs(comparison, finished, folder, progress, results, rate)
+    _report(comparison, finished, results)
+    kept = float(os.environ.get("KEEP_MIB", "12"))
+    for name in lighten(comparison.runs(), folder / "runs", kept):
+        results.skip(name, f"its checkpoint did not fit into {kept:g} MiB: it starts anew")
+
+
+def _train(
+    comparison: Comparison,
+    folder: Path,
+    jobs: int,
+    clock: Clock,
+    progress: Progress,
+    results: Results,
+) -> dict[str, dict[str, Any]]:
+    """Results by name when all is done or the time is over. A run that fails stops no other."""
+    runs = comparison.runs()
+    failed: set[str] = set()
+    while True:
+        finished = finished_runs(runs, folder)
+        missing = [run for run in runs if run.name not in finished and run.name not in failed]
+        if not missing:
+            return finished
+        try:
+            train_within(clock, missing, folder, jobs, progress.note)
+        except TimeUp:
+            return finished_runs(runs, folder)
+        except UserError as error:
+            name = _whose(error, missing)
+            results.fail(name or "training", error)
+            if name is None:
+                return finished_runs(runs, folder)
+            failed.add(name)
+
+
+def _whose(error: UserError, runs: Sequence[Run]) -> str | None:
+    """The run that an error is about: its message begins with the name."""
+    start = str(error).split(":")[0]
+    return start if start in {run.name for run in runs} else None
 
 
 def _comparison(options: Options, results: Results) -> Comparison:
@@ -91,7 +136,9 @@ def _comparison(options: Options, results: Results) -> Comparison:
         "bfloat16" if gpu else "float32",
         compiled=os.environ.get("COMPILE") == "1",
     )
-    recipe = replace(RECIPES[source.name], batch_size=128)
+    recipe = RECIPES[source.name]
+    if not options.smallest:
+        recipe = replace(recipe, batch_size=128)
     return Comparison(
         spec,
         recipe,
@@ -105,41 +152,41 @@ def _comparison(options: Options, results: Results) -> Comparison:
     )
 
 
-def _epochs(
-    comparison: Comparison, folder: Path, jobs: int, clock: Clock, options: Options
-) -> tuple[int, float | None]:
-    """(how many, images per second of all runs together): as told, as before, or as measured."""
-    note = folder / "epochs.json"
-    if note.is_file():  # a former call has begun
-        known = json.loads(note.read_text())
-        return int(known["epochs"]), known["images_per_second"]
-    folder.mkdir(parents=True, exist_ok=True)
-    told = os.environ.get("EPOCHS", "1" if options.smallest else "")
-    rate: float | None = None
-    if told:
-        epochs = int(told)
-    else:
-        epochs, rate = measured_epochs(comparison, folder / "first-steps", jobs, clock)
-    note.write_text(json.dumps({"epochs": epochs, "images_per_second": rate}))
-    return epochs, rate
-
-
-def _report(
+def _report_runs(
     comparison: Comparison,
-    finished: dict[str, dict[str, Any]],
+    finished: Mapping[str, Any],
+    folder: Path,
+    progress: Progress,
     results: Results,
     rate: float | None,
 ) -> None:
-    """A row per scheme that is finished, and OPT; relative figures where OPT is there."""
-    runs = comparison.runs()
+    """How far each run came and how fast it went, by the steps that were reported."""
+    runs, epochs = comparison.runs(), comparison.recipe.epochs
     results.add(
         "runs",
         "finished",
         finished=len(finished),
         of=len(runs),
+        epochs=epochs,
         images_per_second=rate,
         processors=cores(),
     )
+    known = paces(folder / "paces.json", runs, progress)
+    for run in runs:
+        steps, seconds = known[run.name]
+        results.add(
+            "training",
+            run.name,
+            finished=run.name in finished,
+            epochs=epochs_done(run, folder / "runs"),
+            of=epochs,
+            training_seconds=seconds,
+            images_per_second=steps * run.recipe.batch_size / seconds if seconds else None,
+        )
+
+
+def _report(comparison: Comparison, finished: dict[str, dict[str, Any]], results: Results) -> None:
+    """A row per scheme that is finished, and OPT; relative figures where OPT is there."""
     done = tuple(name for name in comparison.schemes if _has(comparison, name, finished))
     for name in comparison.schemes:
         if name not in done:

@@ -1,4 +1,4 @@
-"""Training that ends in time: how many epochs fit, and stopping where the time is over."""
+"""How many epochs fit into the time there is: measured once, then kept for all later calls."""
 
 from __future__ import annotations
 
@@ -6,72 +6,73 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from benchmarks.gpu.attempts import Clock
+from benchmarks.gpu.attempts import Clock, TimeUp
+from benchmarks.gpu.paper_training import Progress, train_within
 from loss_balance.experiments.comparison import Comparison
-from loss_balance.experiments.execution import Step, execute
-from loss_balance.experiments.training import Run
+from loss_balance.experiments.execution import Step
 
-ENDING = 6.0  # seconds in which workers stop and figures are written
-SHARE = 0.85  # of the time left: evaluations and checkpoints take some, and rates vary
-WARM, TIMED = 20, 60  # steps of each run before the clock starts, and after it
+SHARE = 0.9  # of the time left that is planned for: rates vary, checkpoints take some
+MEASURING = 0.4  # of the time left, at most, until the first steps are done
+EVALUATION = 0.5  # epochs: 1.2 times the training images, forwards alone
+WARM, TIMED = 20, 60  # steps of each run before its clock starts, and at least after it
+STARTING = 30.0  # seconds, at most, until processes that need not compile take steps
+SECONDS = 4.0  # at least, for reports come with up to 0.2 s of delay
 
 
-def measured_epochs(
+def epochs_of(
+    comparison: Comparison, folder: Path, jobs: int, clock: Clock, told: str
+) -> tuple[int, float | None] | None:
+    """(epochs, images per second of all runs together) as before, as told, or as measured.
+
+    None if nothing could be measured; then nothing is kept either.
+    """
+    note = folder / "epochs.json"
+    if note.is_file():  # a former call has begun
+        known = json.loads(note.read_text())
+        return int(known["epochs"]), known["images_per_second"]
+    folder.mkdir(parents=True, exist_ok=True)
+    found = (int(told), None) if told else measured(comparison, folder / "first-steps", jobs, clock)
+    if found is not None:
+        note.write_text(json.dumps(dict(zip(("epochs", "images_per_second"), found, strict=True))))
+    return found
+
+
+def measured(
     comparison: Comparison, folder: Path, jobs: int, clock: Clock
-) -> tuple[int, float]:
-    """(epochs that fit into what is left, images per second of all runs together).
+) -> tuple[int, float] | None:
+    """As many runs as go side by side take their first steps; the slowest says how many epochs.
 
-    Every run takes its first steps, side by side as later, and the slowest says how many.
+    Raises:
+        UserError: as `execute`.
     """
     runs = comparison.runs()
+    side_by_side = runs[:jobs]
     steps = comparison.recipe.batches(comparison.images)
-    seen: dict[str, list[float]] = {run.name: [] for run in runs}
+    progress = Progress(steps)
+    begun, started = time.monotonic(), [0.0]
 
     def on_step(step: Step) -> None:
-        times = seen[step.run]
-        times.append(time.monotonic())
-        enough = all(len(each) >= WARM + TIMED for each in seen.values())
-        if enough or clock.left() < ENDING:
-            raise KeyboardInterrupt
+        progress.note(step)
+        if not started[0] and len(progress.seen) == len(side_by_side):
+            started[0] = time.monotonic() - begun
+        paces = [progress.pace(run.name, WARM) for run in side_by_side]
+        if all(pace.steps >= TIMED and pace.seconds >= SECONDS for pace in paces):
+            raise TimeUp
 
-    long = [replace(run, recipe=replace(run.recipe, epochs=10_000)) for run in runs]
-    begun = time.monotonic()
-    with contextlib.suppress(KeyboardInterrupt):
-        execute(long, folder, jobs, on_step, lambda _: None)
+    long = [replace(run, recipe=replace(run.recipe, epochs=10_000)) for run in side_by_side]
     shutil.rmtree(folder, ignore_errors=True)
-    starting = time.monotonic() - begun
-    paces = [_pace(times) for times in seen.values() if len(times) > WARM + 1]
-    if not paces:
-        return 1, 0.0
+    with contextlib.suppress(TimeUp):
+        train_within(Clock(MEASURING * clock.left()), long, folder, jobs, on_step)
+    shutil.rmtree(folder, ignore_errors=True)
+    paces = [progress.pace(run.name, WARM) for run in side_by_side]
+    if not started[0] or not all(pace.steps for pace in paces):
+        return None
+    slowest = max(pace.seconds / pace.steps for pace in paces)
     waves = -(-len(runs) // jobs)
-    epoch = max(paces) * steps * waves
-    left = SHARE * (clock.left() - ENDING) - min(starting, 30.0)  # they start anew
-    rate = sum(comparison.recipe.batch_size / pace for pace in paces) / waves
-    return max(1, int(left / epoch)), rate
-
-
-def _pace(times: Sequence[float]) -> float:
-    """Seconds a step, without the first ones."""
-    return (times[-1] - times[WARM]) / (len(times) - 1 - WARM)
-
-
-def train_until(
-    clock: Clock, runs: Sequence[Run], folder: Path, jobs: int
-) -> dict[str, dict[str, Any]]:
-    """Results, by name, of the runs that are finished when the time is over; others can go on."""
-
-    def on_step(_: Step) -> None:
-        if clock.left() < ENDING:
-            raise KeyboardInterrupt
-
-    files = {run.name: folder / run.name / "result.json" for run in runs}
-    missing = [run for run in runs if not files[run.name].is_file()]
-    with contextlib.suppress(KeyboardInterrupt):
-        if missing:
-            execute(missing, folder, jobs, on_step, lambda _: None)
-    return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+    starting = min(started[0], STARTING)  # they start anew, what they compiled is kept
+    left = SHARE * (clock.left() / waves - starting)
+    rate = sum(comparison.recipe.batch_size * pace.steps / pace.seconds for pace in paces)
+    return max(1, int(left / (slowest * steps) - EVALUATION)), rate
