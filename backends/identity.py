@@ -15,6 +15,7 @@ from loss_balance.base import UNSEEN, AnyState, Array, Scheme
 from loss_balance.schemes import FixedScheme
 
 IDENTITY = "identity"  # the key of scheme and names among a state's arrays
+ROOM = 512  # bytes: the text is filled up with spaces to a multiple of it
 NEW = ("recent", "pending")  # what states written by version 0.1 lack
 
 
@@ -38,7 +39,9 @@ def identity(scheme: Scheme, names: Sequence[str] | None, calls: int = 0) -> np.
         "names": None if names is None else list(names),
         "calls": calls,
     }
-    return np.frombuffer(json.dumps(whose).encode(), np.uint8).copy()
+    text = json.dumps(whose).encode()
+    text = text.ljust(-(-len(text) // ROOM) * ROOM)  # of one length, or checkpoints would not match
+    return np.frombuffer(text, np.uint8).copy()
 
 
 def described(scheme: Scheme) -> dict[str, Any]:

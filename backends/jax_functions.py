@@ -135,6 +135,7 @@ def reset(
     A loss that is gone for good no longer holds the others' weights.
     """
     scheme = as_scheme(scheme)
+    state = _own(state, scheme)
     if not losses:
         return init(scheme, state.weights.dtype)
     return scheme.reset(state, states.selected(losses, names, scheme.num_losses), jnp)
@@ -149,7 +150,9 @@ def export_state(
     last 100 updates.
     """
     states.warn_of_bad(states.bad_names(state, names))
-    return exported(state, None if scheme is None else as_scheme(scheme), names)
+    if scheme is None:
+        return exported(state, None, names)
+    return exported(_own(state, as_scheme(scheme)), as_scheme(scheme), names)
 
 
 def import_state(

@@ -193,8 +193,7 @@ class AdaLoss(AveragingScheme):
         super().__post_init__()
         check_count("num_losses", self.num_losses)
         if callable(self.gamma):  # looked up here, where no compiler traces
-            alone = len(signature(self.gamma).parameters) == 1
-            object.__setattr__(self, "_of_step_alone", alone)
+            object.__setattr__(self, "_of_step_alone", not _takes_three(self.gamma))
         else:
             check_range("gamma", self.gamma, 0.0, 1.0)
         check_range("decay", self.decay, 0.0, 1.0, open_high=True)
@@ -243,6 +242,15 @@ class AdaLoss(AveragingScheme):
             return self.gamma
         of_step_alone: bool = self._of_step_alone  # type: ignore[attr-defined]
         return self.gamma(step) if of_step_alone else self.gamma(step, xp, dtype)
+
+
+def _takes_three(function: Callable[..., Any]) -> bool:
+    """Whether it can be called with three arguments."""
+    try:
+        signature(function).bind(None, None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def as_scheme(scheme: Scheme | int) -> Scheme:

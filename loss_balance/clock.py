@@ -57,7 +57,13 @@ def settle(
         pending: what `note` gave, with this call's losses in it.
         xp: namespace of the arrays.
         update: shape (), bool.
+
+    Raises:
+        ValueError: `update` is not one.
     """
+    shape = tuple(getattr(update, "shape", ()))
+    if shape:
+        raise ValueError(f"update must be one bool, got an array of shape {shape}")
     values, there = mean(pending, xp)
     moved = scheme.update(state._replace(pending=xp.zeros_like(pending)), values, xp, there)
     waiting = state._replace(pending=pending)

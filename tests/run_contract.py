@@ -232,7 +232,7 @@ class RunContract:
     def test_the_checkpoint_holds_no_pickle(self, finished):
         with np.load(finished[0] / "checkpoint.npz", allow_pickle=False) as archive:
             kinds = {archive[name].dtype.kind for name in archive}
-        assert kinds <= {"f", "i"}
+        assert kinds <= {"f", "i", "u"}  # "u": whose state the balancer's is, as JSON in bytes
 
     def test_the_config_can_be_read_by_people(self, finished):
         config = json.loads((finished[0] / "config.json").read_text())

@@ -15,7 +15,7 @@ jax = pytest.importorskip("jax")
 nnx = pytest.importorskip("flax.nnx")
 pytest.importorskip("orbax.checkpoint")
 import jax.numpy as jnp  # noqa: E402
-from jax_tools import assert_same  # noqa: E402
+from jax_tools import assert_same, restore, save  # noqa: E402
 
 from loss_balance.backends.jax import Balancer, BalanceState, balance  # noqa: E402
 
@@ -144,3 +144,12 @@ def test_variables_of_version_0_1_are_adopted():
     restored = nnx.to_pure_dict(nnx.state(kept))
     other.adopt({name: restored[name] for name in ("average", "weights", "step", "skipped")})
     assert_same(other.state, kept.state)
+
+
+def test_a_checkpoint_of_other_hyperparameters_is_refused_by_what_differs(tmp_path):
+    kept, other = Balancer(2), Balancer(AdaLoss(2, gamma=0.5))
+    kept(jnp.array([4.0, 1.0]))
+    save(nnx.state(kept), tmp_path / "checkpoint")
+    nnx.update(other, restore(tmp_path / "checkpoint", nnx.state(other)))
+    with pytest.raises(ValueError, match=r"gamma was 0.05, is 0.5"):
+        other.metrics()

@@ -75,6 +75,19 @@ def test_gamma_may_follow_a_schedule_of_optax():
     assert seen == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5, 0.5])
 
 
+@pytest.mark.parametrize(
+    "gamma", [lambda step: 0.5, lambda step, scale=0.5: scale, lambda step, xp, dtype: 0.5]
+)
+def test_gamma_may_be_a_function_of_the_step_alone_or_of_all_three(gamma):
+    scheme = AdaLoss(2, gamma=gamma)
+    assert balance(jnp.array([4.0, 1.0]), init(scheme), scheme)[1].weights[0] == 0.625
+
+
+def test_update_is_one_bool():
+    with pytest.raises(ValueError, match=r"update must be one bool, got an array of shape \(2,\)"):
+        balance(jnp.array(LOSSES), init(2), 2, update=jnp.array([True, False]))
+
+
 def test_several_gammas_at_once_by_vmap():
     def weights(gamma):
         scheme = AdaLoss(2, gamma=lambda step: gamma)

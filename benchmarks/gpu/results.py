@@ -81,7 +81,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     if len(values) < 2:
         low = middle = high = float(values[0])
     else:
-        low, middle, high = statistics.quantiles(values, n=4)
+        low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": middle, "low": low, "high": high}
 
 
