@@ -13,6 +13,7 @@ runs at once), COMPILE=1 (each run then compiles first, which takes much of a sh
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,6 @@ from benchmarks.gpu.results import Results
 from loss_balance.adaloss import AdaLoss
 from loss_balance.experiments.comparison import AT, OPT, SCHEMES, Comparison, outcome
 from loss_balance.experiments.engine import Engine, check_installed
-from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.execution import cores
 from loss_balance.experiments.recipes import RECIPES
 from loss_balance.experiments.training import Run
@@ -45,7 +45,8 @@ def paper(options: Options) -> int:
         _paper(options, results, Clock(options.seconds - ENDING))
     except SkipPart as nothing:
         results.skip("paper", str(nothing))
-    except UserError as error:
+    except Exception as error:
+        traceback.print_exc()  # the log has all of it
         results.fail("paper", error)
     return results.finish()
 
@@ -105,7 +106,8 @@ def _train(
             train_within(clock, missing, folder, jobs, progress.note)
         except TimeUp:
             return finished_runs(runs, folder)
-        except UserError as error:
+        except Exception as error:  # such as too little memory on the device
+            traceback.print_exc()
             name = _whose(error, missing)
             results.fail(name or "training", error)
             if name is None:
@@ -113,7 +115,7 @@ def _train(
             failed.add(name)
 
 
-def _whose(error: UserError, runs: Sequence[Run]) -> str | None:
+def _whose(error: Exception, runs: Sequence[Run]) -> str | None:
     """The run that an error is about: its message begins with the name."""
     start = str(error).split(":")[0]
     return start if start in {run.name for run in runs} else None
