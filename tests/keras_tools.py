@@ -7,8 +7,21 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
+from loss_balance import AdaLoss, LogLoss
+
+NAMES = ["a", "b", "c"]
+of_another = pytest.mark.parametrize(  # what a state of AdaLoss(3) with NAMES is not for, and why
+    ("scheme", "names", "message"),
+    [
+        (AdaLoss(3, gamma=0.5), NAMES, r"gamma was 0.05, is 0.5 \(strict=False"),
+        (LogLoss(3), NAMES, "it is of AdaLoss"),
+        (3, ["a", "b", "d"], r"its losses are .'a', 'b', 'c'., expected .'a', 'b', 'd'."),
+        (2, ["a", "b"], r"its losses are .'a', 'b', 'c'., expected .'a', 'b'."),
+    ],
+)
 BACKEND = keras.backend.backend()
 if BACKEND == "jax":
     import jax

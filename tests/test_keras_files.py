@@ -7,14 +7,12 @@ import warnings
 import numpy as np
 import pytest
 
-from loss_balance import AdaLoss, DynamicWeightAverage, LogLoss, Static
+from loss_balance import AdaLoss, DynamicWeightAverage, Static
 
 keras = pytest.importorskip("keras")
-from keras_tools import tensors  # noqa: E402
+from keras_tools import NAMES, of_another, tensors  # noqa: E402
 
 from loss_balance.backends.tensorflow import Balancer  # noqa: E402
-
-NAMES = ["a", "b", "c"]
 
 
 class Shell(keras.layers.Layer):
@@ -83,15 +81,7 @@ def test_losses_are_matched_by_name(tmp_path):
         np.testing.assert_array_equal(ours[name], theirs[name][[2, 0, 1]])
 
 
-@pytest.mark.parametrize(
-    ("scheme", "names", "message"),
-    [
-        (AdaLoss(3, gamma=0.5), NAMES, r"gamma was 0.05, is 0.5 \(strict=False"),
-        (LogLoss(3), NAMES, "it is of AdaLoss"),
-        (3, ["a", "b", "d"], r"its losses are .'a', 'b', 'c'., expected .'a', 'b', 'd'."),
-        (2, ["a", "b"], r"its losses are .'a', 'b', 'c'., expected .'a', 'b'."),
-    ],
-)
+@of_another
 def test_a_file_of_another_is_refused_by_what_differs_and_changes_nothing(
     tmp_path, scheme, names, message
 ):

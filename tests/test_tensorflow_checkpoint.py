@@ -13,11 +13,10 @@ from loss_balance import AdaLoss, DynamicWeightAverage, LogLoss, Static
 tf = pytest.importorskip("tensorflow")
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("Keras runs on another backend here", allow_module_level=True)
-from keras_tools import tensors  # noqa: E402
+from keras_tools import NAMES, of_another, tensors  # noqa: E402
 
 from loss_balance.backends.tensorflow import Balancer  # noqa: E402
 
-NAMES = ["a", "b", "c"]
 OLD = {"average": [4.0, 1.0, 2.0], "weights": [0.3, 1.0, 0.5], "step": 7, "skipped": [0, 2, 0]}
 
 
@@ -85,15 +84,7 @@ def test_losses_are_matched_by_name_each_time(tmp_path):
     assert_same(again, other)
 
 
-@pytest.mark.parametrize(
-    ("scheme", "names", "message"),
-    [
-        (AdaLoss(3, gamma=0.5), NAMES, r"gamma was 0.05, is 0.5 \(strict=False"),
-        (LogLoss(3), NAMES, "it is of AdaLoss"),
-        (3, ["a", "b", "d"], r"its losses are .'a', 'b', 'c'., expected .'a', 'b', 'd'."),
-        (2, ["a", "b"], r"its losses are .'a', 'b', 'c'., expected .'a', 'b'."),
-    ],
-)
+@of_another
 def test_a_checkpoint_of_another_is_refused_by_what_differs_and_changes_nothing(
     tmp_path, scheme, names, message
 ):
