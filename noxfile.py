@@ -27,7 +27,10 @@ NEEDED = {  # what its tests must not skip
 }
 # Whose training loops, and files, docs/training-loop.md is about.
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
-TOOLS = {"jax": ["orbax-checkpoint"], "torch": LOOPS}  # what its tests need beside the extra
+TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
+    "jax": ["orbax-checkpoint", "flatbuffers"],
+    "torch": LOOPS,
+}
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
 KERAS_TESTS = [  # those of any backend of Keras
     f"tests/test_keras_{what}.py"

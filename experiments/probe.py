@@ -31,9 +31,9 @@ def random_weights(spec: AnytimeSpec, seed: int = 1) -> Weights:
     return drawn
 
 
-def random_batch(spec: AnytimeSpec, size: int = 4) -> tuple[Images, Labels]:
+def random_batch(spec: AnytimeSpec, size: int = 4, seed: int = 2) -> tuple[Images, Labels]:
     """(images (size, H, W, C), labels (size,))."""
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(seed)
     images = rng.standard_normal((size, *spec.input_shape), np.float32)
     return images, rng.integers(spec.num_classes, size=size)
 

@@ -21,25 +21,39 @@ from loss_balance.reference_models import config
 def arrays():
     rng = np.random.default_rng(0)
     kinds = network_verification.TOLERANCE
-    return {f"{kind}/net/{i}": rng.normal(size=4) for kind in kinds for i in range(2)}
+    return {
+        f"{kind}/net/{draw}/{i}": rng.normal(size=4)
+        for kind in kinds
+        for draw in range(network_verification.DRAWS)
+        for i in range(2)
+    }
 
 
 @pytest.mark.parametrize("kind", network_verification.TOLERANCE)
 @pytest.mark.parametrize("change", [1e-2, np.nan])
 def test_a_network_that_differs_would_be_noticed(kind, change):
     ours, theirs = arrays(), arrays()
-    theirs[f"{kind}/net/1"][2] += change
+    for draw in range(network_verification.DRAWS):
+        theirs[f"{kind}/net/{draw}/1"][2] += change
+    assert not verdict(ours, theirs).agrees
+    assert verdict(ours, arrays()).agrees
+    assert set(verdict(ours, theirs).worst) == set(network_verification.TOLERANCE)
 
-    def verdict():
-        worst = {}
-        for name, gap in network_verification._differences(ours, theirs):
-            worst[name] = max(gap, worst.get(name, 0.0))
-        return network_verification.Verdict("here", worst)
 
-    assert not verdict().agrees
-    theirs = arrays()
-    assert verdict().agrees
-    assert set(verdict().worst) == set(network_verification.TOLERANCE)
+def test_what_a_rounding_did_to_one_draw_is_no_difference():
+    ours, theirs = arrays(), arrays()
+    theirs["3 SGD steps/net/1/1"][2] += 0.1
+    assert verdict(ours, theirs).agrees
+    theirs["3 SGD steps/net/0/1"][2] += 0.1
+    theirs["3 SGD steps/net/3/0"][0] += 0.1
+    assert not verdict(ours, theirs).agrees
+
+
+def verdict(ours, theirs):
+    worst = {}
+    for name, gap in network_verification._differences(ours, theirs):
+        worst[name] = max(gap, worst.get(name, 0.0))
+    return network_verification.Verdict("here", worst)
 
 
 def test_a_learner_without_weight_decay_would_be_noticed():
