@@ -32,12 +32,7 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
     "torch": LOOPS,
 }
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
-KERAS_TESTS = [  # those of any backend of Keras
-    f"tests/test_keras_{what}.py"
-    for what in (
-        *("layer", "clock", "files", "model", "losses", "wrapping", "plain", "loop", "network"),
-    )
-]
+KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
 

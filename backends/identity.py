@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from loss_balance.backends.interface import scheme_config
-from loss_balance.base import UNSEEN, AnyState, Array, Scheme
-from loss_balance.schemes import FixedScheme
+from loss_balance.schemes.base import UNSEEN, AnyState, Array, Scheme
+from loss_balance.schemes.fixed import FixedScheme
 
 IDENTITY = "identity"  # the key of scheme and names among a state's arrays
 ROOM = 512  # bytes: the text is filled up with spaces to a multiple of it

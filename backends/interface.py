@@ -8,8 +8,8 @@ from dataclasses import fields, is_dataclass
 from numbers import Real
 from typing import Any
 
-from loss_balance.adaloss import LinearSchedule
-from loss_balance.base import Scheme
+from loss_balance.schemes.adaloss import LinearSchedule
+from loss_balance.schemes.base import Scheme
 
 
 def negative(scheme: Scheme, losses: Any) -> ValueError:

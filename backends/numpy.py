@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from loss_balance.adaloss import as_scheme
 from loss_balance.backends.interface import (
     check_names,
     check_priorities,
@@ -18,8 +17,9 @@ from loss_balance.backends.interface import (
     not_scalar,
 )
 from loss_balance.backends.state import StatefulBalancer
-from loss_balance.base import AnyState, Scheme
-from loss_balance.clock import note, settle
+from loss_balance.schemes.adaloss import as_scheme
+from loss_balance.schemes.base import AnyState, Scheme
+from loss_balance.schemes.clock import note, settle
 
 
 class Balancer(StatefulBalancer):

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from loss_balance.backends.identity import adopted, exported, fresh_state, impossible
-from loss_balance.base import UNSEEN, AnyState, Scheme, check_count, recently_bad
+from loss_balance.checks import check_count
+from loss_balance.schemes.base import UNSEEN, AnyState, Scheme, recently_bad
 
 
 class StatefulBalancer:

@@ -6,14 +6,14 @@ from functools import partial
 from typing import Any
 
 from benchmarks.timing import Step
-from loss_balance.experiments.probe import Images
+from loss_balance.experiments.verification.probes import Images
 
 
 def torch(net: Any, images: Images) -> dict[str, Step]:
     """`anytime` to its end, and a call."""
     from torch import inference_mode
 
-    from loss_balance.experiments.torch_probe import native
+    from loss_balance.reference_models.torch import native
 
     net.eval()
     x = native(images)

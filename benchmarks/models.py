@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks import calls
 from benchmarks.timing import Step, measure, ratio
-from loss_balance.experiments.probe import probe_of, random_batch
+from loss_balance.experiments.verification.probes import probe_of, random_batch
 from loss_balance.reference_models import families
 
 ANYTIME = ("resann-3-16", "denseann-6-12", "msdnet-18")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loss_balance.anytime import predict, ready
-from loss_balance.driving import Clock
+from loss_balance.anytime.driving import Clock
 
 Answers = Callable[[Any], Iterator[Any]]
 

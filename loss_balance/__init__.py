@@ -1,18 +1,13 @@
 """Balance many losses: AdaLoss and its peers, with one formula for every framework."""
 
-from loss_balance.adaloss import AdaLoss, LinearSchedule
-from loss_balance.base import Scheme, State
-from loss_balance.schemes import (
-    Constant,
+from loss_balance.schemes import AdaLoss, LinearSchedule, Scheme, State
+from loss_balance.schemes.adaptive import (
     DynamicWeightAverage,
-    HalfEnd,
-    Linear,
     LogLoss,
-    Single,
     SoftmaxInverse,
-    Static,
     UncertaintyWeighting,
 )
+from loss_balance.schemes.fixed import Constant, HalfEnd, Linear, Single, Static
 
 __all__ = [
     "AdaLoss",

@@ -10,11 +10,16 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from loss_balance.reference_models.denseann import denseann, denseann169
-from loss_balance.reference_models.layers import Shape
-from loss_balance.reference_models.msdnet import msdnet, msdnet32, msdnet38, msdnet_original
-from loss_balance.reference_models.resann import resann, resann_imagenet
-from loss_balance.reference_models.spec import AnytimeSpec
+from loss_balance.reference_models.description.layers import Shape
+from loss_balance.reference_models.description.spec import AnytimeSpec
+from loss_balance.reference_models.published.denseann import denseann, denseann169
+from loss_balance.reference_models.published.msdnet import (
+    msdnet,
+    msdnet32,
+    msdnet38,
+    msdnet_original,
+)
+from loss_balance.reference_models.published.resann import resann, resann_imagenet
 
 __all__ = [
     "FORMS",

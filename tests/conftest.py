@@ -1,5 +1,6 @@
 import importlib
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -7,6 +8,10 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")  # jax reads it when it is first imported
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # likewise TensorFlow, when it first computes;
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # so that exact repetition is no luck
+
+# Processes that tests start find `support` too.
+paths = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 # What this environment must have: an importorskip cannot hide a broken installation.
 for module in filter(None, os.environ.get("LOSS_BALANCE_REQUIRE", "").split(",")):

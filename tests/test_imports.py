@@ -19,7 +19,7 @@ def modules_after(statement: str) -> set[str]:
 
 def test_the_core_loads_no_framework():
     loaded = modules_after("import loss_balance")
-    assert "loss_balance.adaloss" in loaded
+    assert "loss_balance.schemes.adaloss" in loaded
     assert not loaded & {*FRAMEWORKS, "matplotlib", "sklearn", "typer", "rich"}
 
 
@@ -29,7 +29,7 @@ def test_the_core_loads_no_framework():
         "anytime",
         "eann",
         "backends.numpy",
-        "reference_models.spec",
+        "reference_models.description.spec",
         "reference_models.families",
         "reference_models.weights",
     ],
@@ -44,10 +44,10 @@ def test_what_needs_numpy_only_loads_no_framework(module):
         ("backends.torch", {"torch"}),
         ("reference_models.torch", {"torch"}),
         ("reference_models.tensorflow", {"tensorflow", "keras"}),
-        ("experiments.torch_probe", {"torch"}),
+        ("experiments.verification.probes.torch", {"torch"}),
         ("backends.jax", {"jax", "flax"}),
         ("reference_models.jax", {"jax", "flax"}),
-        ("experiments.jax_probe", {"jax", "flax"}),
+        ("experiments.verification.probes.jax", {"jax", "flax"}),
         ("backends.tensorflow", {"tensorflow", "keras"}),
     ],
 )

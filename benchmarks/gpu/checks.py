@@ -2,7 +2,7 @@
 
 python -m benchmarks.gpu.checks --out DIR --device cuda --seconds 90
 
-They are tests, `tests/test_torch_gpu.py` and `tests/test_jax_gpu.py`; weights go from the first to
+They are tests, `test_gpu.py` in tests/backends/torch and jax; weights go from the first to
 the second.
 """
 
@@ -73,7 +73,7 @@ def _run(framework: str, options: Options, seconds: float) -> bool:
         *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short"),
         *("--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")),
         f"--junitxml={_file(options.out, framework, 'xml')}",
-        str(ROOT / "tests" / f"test_{framework}_gpu.py"),
+        str(ROOT / "tests" / "backends" / framework / "test_gpu.py"),
     ]
     if options.smallest:
         command += ["-k", SMALLEST[framework]]

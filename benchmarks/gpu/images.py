@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from loss_balance.experiments.data import Source
+from loss_balance.experiments.data.sources import Source
 
 SPLITS = ("train", "test")
 CHUNK = 500  # images decoded by one task

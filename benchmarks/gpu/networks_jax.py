@@ -18,10 +18,10 @@ from benchmarks.gpu.training_rows import Built
 from benchmarks.timing import on_host
 from loss_balance import AdaLoss, Constant, Scheme
 from loss_balance.backends.jax import init
-from loss_balance.experiments.augment import Augmentation, constants, draws
-from loss_balance.experiments.jax_step import Carried, compiled, sgd, taken_apart
+from loss_balance.experiments.data.augment import Augmentation, constants, draws
+from loss_balance.experiments.training.jax_step import Carried, compiled, sgd, taken_apart
+from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.jax import AnytimeNet
-from loss_balance.reference_models.spec import AnytimeSpec
 
 MOMENTUM, WEIGHT_DECAY, RATE = 0.9, 1e-4, 1e-3
 

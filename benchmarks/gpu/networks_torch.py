@@ -11,7 +11,7 @@ from benchmarks.gpu.attempts import Attempts
 from benchmarks.gpu.cuda import free, start, timer
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.segments import Segments
-from loss_balance.reference_models.spec import AnytimeSpec
+from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.torch import AnytimeNet
 
 

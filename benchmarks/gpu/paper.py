@@ -26,13 +26,13 @@ from benchmarks.gpu.paper_epochs import epochs_of
 from benchmarks.gpu.paper_folder import epochs_done, finished_runs, lighten, paces
 from benchmarks.gpu.paper_training import Progress, train_within
 from benchmarks.gpu.results import Results
-from loss_balance.adaloss import AdaLoss
-from loss_balance.experiments.comparison import AT, OPT, SCHEMES, Comparison, outcome
-from loss_balance.experiments.engine import Engine, check_installed
-from loss_balance.experiments.execution import cores
-from loss_balance.experiments.recipes import RECIPES
-from loss_balance.experiments.training import Run
+from loss_balance.experiments.runs.execution import cores
+from loss_balance.experiments.studies.comparison import AT, OPT, SCHEMES, Comparison, outcome
+from loss_balance.experiments.training.engine import Engine, check_installed
+from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.recipes import RECIPES
 from loss_balance.reference_models import families
+from loss_balance.schemes.adaloss import AdaLoss
 
 WANTED = "const,linear,adaloss,equilibrium,guided,opt"
 ENDING = 3.0  # seconds in which figures are written

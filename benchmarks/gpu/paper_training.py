@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from benchmarks.gpu.attempts import Clock, TimeUp
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.execution import Step, execute
-from loss_balance.experiments.training import Run
+from loss_balance.experiments.runs.execution import Step, execute
+from loss_balance.experiments.training.loop import Run
 
 GRACE = 4.0  # seconds from when workers are asked to stop until they are ended
 

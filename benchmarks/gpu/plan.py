@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from loss_balance.reference_models import families
-from loss_balance.reference_models.spec import AnytimeSpec
+from loss_balance.reference_models.description.spec import AnytimeSpec
 
 # Dense bfloat16 FLOP/s by the start of the device's name, from NVIDIA's data sheets; a longer name
 # stands before the one it begins with.

@@ -1,0 +1,1 @@
+"""The commands of `loss-balance`, a module each."""

@@ -1,0 +1,187 @@
+"""`loss-balance eann`: networks trained or taken from their folders, measured, combined, shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from loss_balance.experiments.commands import options as opts
+from loss_balance.experiments.data.sources import Source
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.pages import ensemble_page
+from loss_balance.experiments.runs.execution import cores
+from loss_balance.experiments.runs.output_folder import claim_output
+from loss_balance.experiments.runs.progress import check_jobs, execute_with_bars
+from loss_balance.experiments.runs.trained import read
+from loss_balance.experiments.studies.comparison import SCHEMES
+from loss_balance.experiments.studies.ensemble import combine
+from loss_balance.experiments.studies.ensemble_runs import Training, check_same_data, measure
+from loss_balance.experiments.studies.plan import Options, config_of, plan
+from loss_balance.experiments.training.engine import engine
+from loss_balance.experiments.training.recipes import RECIPES
+
+FOR_ALL = ("runs", "out", "repeats")  # the rest is for training
+
+
+def eann(
+    context: typer.Context,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN", help="Folders of finished runs, trained with --validation."),
+    ] = None,
+    networks: Annotated[
+        str,
+        typer.Option(
+            help="Networks of growing cost, about twofold; with commas.",
+            rich_help_panel=opts.TRAINING,
+        ),
+    ] = "resann-1-8,resann-2-8,resann-4-8",
+    schemes: Annotated[
+        str,
+        typer.Option(
+            help=f"Any of {', '.join(SCHEMES)}; with commas. An ensemble each; opt is of the "
+            "largest network.",
+            rich_help_panel=opts.TRAINING,
+        ),
+    ] = "adaloss,const,opt",
+    data: opts.Data = "digit-pairs",
+    path: opts.DataPath = None,
+    download: opts.Download = False,
+    augment: opts.Augment = None,
+    backend: opts.Backend = "torch",
+    device: opts.Device = "cpu",
+    epochs: opts.Epochs = None,
+    learning_rate: opts.LearningRate = None,
+    batch_size: opts.BatchSize = None,
+    gamma: opts.Gamma = 0.05,
+    decay: opts.Decay = 0.99,
+    jobs: opts.Jobs = None,
+    resume: opts.Resume = False,
+    overwrite: opts.Overwrite = False,
+    repeats: Annotated[int, typer.Option(help="How often each network is timed.")] = 50,
+    out: Annotated[Path, typer.Option(help="Folder for the report, and the runs trained here.")] = (
+        Path("runs/eann")
+    ),
+) -> None:
+    """Combine networks of growing cost into an anytime ensemble (EANN), and measure it.
+
+    Without RUN it trains the networks first, with each scheme; the other options are for that.
+
+    A tenth of the training images, 5,000 at most, chooses which answers are used.
+
+    RUNs are combined as they are; those of one exit are ordinary networks to compare with.
+
+    Prints order, used exits and costs; writes summary.json, eann.png and eann.html to --out.
+    """
+    if repeats < 1:
+        raise UserError(f"--repeats must be a whole number of at least 1, got {repeats}")
+    if runs:
+        _check_no_training(context)
+        check_free(out)
+        combine_runs(runs, out, repeats)
+        return
+    options = Options(
+        engine=engine(backend, device),
+        source=Source(data, path, validation=True, augment=augment),
+        network="",
+        schemes=opts.names(schemes),
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size or (RECIPES[data].batch_size if data in RECIPES else 1),
+        seeds=1,
+        gamma=gamma,
+        decay=decay,
+        final_weight=1.0,
+    )
+    trained = train_networks(
+        Training(options, opts.names(networks)),
+        out,
+        cores() if jobs is None else jobs,
+        resume=resume,
+        overwrite=overwrite,
+        download=download,
+    )
+    if trained is None:
+        raise typer.Exit(130)
+    combine_runs(trained, out, repeats)
+
+
+def _check_no_training(context: typer.Context) -> None:
+    """An option that would be ignored is an error."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in FOR_ALL and source is not None and source.name == "COMMANDLINE":
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is for training: leave it out, or leave out RUN")
+
+
+console = Console()
+
+
+def train_networks(
+    training: Training,
+    folder: Path,
+    workers: int,
+    *,
+    resume: bool,
+    overwrite: bool,
+    download: bool,
+) -> list[Path] | None:
+    """Trains what is missing in `folder`/runs; the folders of all runs, None after Ctrl-C.
+
+    Raises:
+        UserError: an option or a file is not as it must be.
+    """
+    check_jobs(workers)
+    data = training.options.source.load(download=download)
+    runs = [run for _, run in training.plan(data)]
+    first = plan(replace(training.options, network=training.networks[0]), data)
+    config = config_of(training.options, first)
+    config |= {"network": list(training.networks)}
+    claim_output(folder, config, ["runs"], resume=resume, overwrite=overwrite)
+    images = {training.options.source: len(data.y_train)}
+    try:
+        execute_with_bars(runs, folder / "runs", workers, images, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"Interrupted. {folder} has all that is needed to go on: the same command with "
+            "--resume (in place of --overwrite)."
+        )
+        return None
+    return [folder / "runs" / run.name for run in runs]
+
+
+def combine_runs(folders: Sequence[Path], out: Path, repeats: int) -> None:
+    """Measures the runs, combines them, shows the ensembles and writes the report to `out`.
+
+    Raises:
+        UserError: the runs do not fit together or nothing was held out from training; `out` is
+            taken by something else.
+    """
+    runs = [read(folder) for folder in folders]
+    check_same_data(runs)
+    networks = measure(runs, repeats)
+    combined = combine(networks)
+    setting = ensemble_page.Setting(runs[0].source.name, runs[0].framework, repeats)
+    out.mkdir(parents=True, exist_ok=True)
+    ensemble_page.write(out, combined, setting)
+    ensemble_page.show(console, combined, setting)
+    console.print(f"Report: {out / 'eann.html'}   Curves: {out / 'eann.png'}")
+
+
+def check_free(out: Path) -> None:
+    """UserError if a report in `out` would mix with the runs of another command or a user's files.
+
+    Only an empty folder or an earlier report of runs from elsewhere is free.
+    """
+    taken = (out / "config.json").exists() or (out.exists() and not out.is_dir())
+    foreign = out.is_dir() and any(out.iterdir()) and not (out / "eann.html").exists()
+    if taken or foreign:
+        raise UserError(
+            f"--out must be a new or empty folder or one with a report of RUNs, got {out}"
+        )

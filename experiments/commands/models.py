@@ -1,0 +1,97 @@
+"""`loss-balance models`: the published networks and what their exits cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loss_balance.experiments.errors import UserError
+from loss_balance.reference_models import families
+from loss_balance.reference_models.description.layers import Shape
+from loss_balance.reference_models.description.spec import AnytimeSpec
+
+console = Console()
+
+
+def show_all(num_classes: int | None) -> None:
+    """A row per network; UserError if `num_classes` is not positive."""
+    table = Table(title="Networks", title_justify="left")
+    table.add_column("name", overflow="fold")
+    for heading in ("input", "classes", "exits", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name in families.PUBLISHED:
+        spec = get(name, num_classes)
+        multiply_adds, parameters = spec.costs()[-1]
+        table.add_row(
+            name,
+            _shape(spec.input_shape),
+            str(spec.num_classes),
+            str(len(spec.exits)),
+            f"{parameters:,}",
+            f"{multiply_adds:,}",
+        )
+    console.print(table)
+    console.print("Others by name:", *families.FORMS, sep="\n  ", markup=False, highlight=False)
+    console.print("Multiply-adds are per image, all heads included; FLOPs are twice as many.")
+
+
+def show_one(name: str, num_classes: int | None) -> None:
+    """A row per exit of the network called `name`; UserError if there is none."""
+    spec = get(name, num_classes)
+    total = spec.costs()[-1].multiply_adds
+    title = f"{name}, {spec.num_classes} classes, input {_shape(spec.input_shape)}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("exit", "after unit", "parameters", "multiply-adds", "of total"):
+        table.add_column(heading, justify="right")
+    for number, (unit, cost) in enumerate(zip(spec.exits, spec.costs(), strict=True), 1):
+        share = f"{100 * cost.multiply_adds / total:.1f} %"
+        parameters, multiply_adds = f"{cost.parameters:,}", f"{cost.multiply_adds:,}"
+        table.add_row(str(number), str(unit), parameters, multiply_adds, share)
+    console.print(table)
+    console.print("All earlier heads included; units count from 0, as in the names of weights.")
+
+
+def draw(name: str, num_classes: int | None, path: Path) -> None:
+    """A picture of the network called `name`; UserError if there is none or no such format."""
+    from loss_balance.experiments.pages.network_plot import draw as draw_spec
+
+    try:
+        draw_spec(get(name, num_classes), path)
+    except (ValueError, OSError) as error:
+        raise UserError(f"--draw needs a file it can write, .png, .svg or .pdf: {error}") from error
+
+
+def get(name: str, num_classes: int | None, input_shape: Shape | None = None) -> AnytimeSpec:
+    """`families.get` for what a user typed."""
+    try:
+        return families.get(name, num_classes, input_shape=input_shape)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _shape(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show the exits of this network.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Logits per exit.", show_default="the network's own")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(help="Write a picture of NAME to this file.", show_default=False)
+    ] = None,
+) -> None:
+    """List the networks with their exits, parameters and multiply-adds."""
+    if name is None:
+        if draw is not None:
+            raise UserError("--draw needs the NAME of a network")
+        show_all(classes)
+        return
+    show_one(name, classes)
+    if draw is not None:
+        draw(name, classes, draw)

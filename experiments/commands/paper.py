@@ -1,0 +1,135 @@
+"""`loss-balance paper FIGURE`: a figure or table of the paper redone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loss_balance.experiments.commands import options as opts
+from loss_balance.experiments.paper.settings import SCALES
+from loss_balance.experiments.runs.execution import cores
+from loss_balance.experiments.training.engine import engine
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Redo a figure or table of the paper, from seconds on digits to the paper's own setting.",
+)
+
+Scale = Annotated[
+    str,
+    typer.Option(
+        help=f"{', '.join(SCALES)}: seconds, minutes, or the paper's networks, data and recipe."
+    ),
+]
+Networks = Annotated[
+    str | None,
+    typer.Option(
+        help="Names as `loss-balance models` lists them, with commas; for fig4 pairs small:large.",
+        show_default="the scale's",
+    ),
+]
+DataSets = Annotated[
+    str | None,
+    typer.Option(help="Names of data sets, with commas.", show_default="the scale's"),
+]
+FinalWeight = Annotated[
+    float | None,
+    typer.Option(
+        help="Factor for the last exit.",
+        show_default="1; 2 for table3b and imagefolder",
+        rich_help_panel=opts.ADALOSS,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for CSV and plots, and for the runs that all figures and tables share.",
+        rich_help_panel=opts.OUTPUT,
+    ),
+]
+
+
+def _redo(name: str, summary: str) -> None:
+    """Adds the command; its options are the same for all of them."""
+
+    def command(
+        scale: Scale = "small",
+        networks: Networks = None,
+        data: DataSets = None,
+        path: opts.DataPath = None,
+        download: opts.Download = False,
+        validation: opts.Validation = False,
+        augment: opts.Augment = None,
+        backend: opts.Backend = "torch",
+        epochs: opts.Epochs = None,
+        learning_rate: opts.LearningRate = None,
+        batch_size: opts.BatchSize = None,
+        seeds: opts.Seeds = 1,
+        jobs: opts.Jobs = None,
+        device: opts.Device = "cpu",
+        precision: opts.Precision = None,
+        compiled: opts.Compiled = None,
+        gamma: opts.Gamma = 0.05,
+        decay: opts.Decay = 0.99,
+        final_weight: FinalWeight = None,
+        out: Out = Path("runs/paper"),
+    ) -> None:
+        from loss_balance.experiments.paper import redo as paper
+
+        request = paper.Request(
+            scale=scale,
+            engine=engine(backend, device, precision, compiled),
+            networks=None if networks is None else opts.names(networks),
+            data=None if data is None else opts.names(data),
+            path=path,
+            download=download,
+            validation=validation,
+            augment=augment,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seeds=seeds,
+            gamma=gamma,
+            decay=decay,
+            final_weight=final_weight,
+        )
+        if not paper.redo(name, request, out, cores() if jobs is None else jobs):
+            raise typer.Exit(130)
+
+    command.__doc__ = summary
+    app.command(name)(command)
+
+
+_redo(
+    "fig2a",
+    """Training loss over OPT's at each depth: const, half-end and AdaLoss (Fig. 2a).
+
+    OPT is one network per depth, trained for that exit alone.
+    """,
+)
+_redo(
+    "fig4",
+    """A small network with AdaLoss against one of twice the cost with constant weights (Fig. 4).
+
+    On --data cifar10, cifar100 and svhn it is Fig. 4a, 4b and 4c; on imagefolder, with --networks
+    resann50:resann101 or msdnet32:msdnet38, 4d and 4e.
+    """,
+)
+_redo(
+    "fig5a",
+    """Ensembles of growing networks, of AdaLoss and of constant weights, and OPT (Fig. 5a).
+
+    A tenth of the training images, 5,000 at most, chooses which answers are used.
+    """,
+)
+_redo("fig5c", "AdaLoss's final weights of one network on several data sets (Fig. 5c).")
+_redo(
+    "table3a",
+    "Test error over OPT's at 1/4, 1/2, 3/4 and 1 of the cost, averaged (Table 3a).",
+)
+_redo(
+    "table3b",
+    "Test error at 1/4, 1/2, 3/4 and 1 of the cost, several families (Table 3b, Fig. 4f).",
+)

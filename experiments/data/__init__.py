@@ -1,0 +1,1 @@
+"""Data sets as NumPy arrays or streams, the same for every framework."""

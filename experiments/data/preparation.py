@@ -1,0 +1,129 @@
+"""How an image becomes the input of a trained network: kept in the run's folder beside the weights.
+
+So that a run answers for images of its own kind without the data it was trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from loss_balance.experiments.data.dataset import Arrays, Dataset
+from loss_balance.experiments.errors import UserError
+from loss_balance.reference_models.description.layers import Shape
+from loss_balance.reference_models.description.weights import load as read_npz
+
+SCALES = (1.0, 16.0, 255.0)  # what white usually is; 16 in scikit-learn's digits
+MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What `statistics.npz` holds."""
+
+    mean: NDArray[np.float32]  # (C,) or (H, W, C)
+    std: NDArray[np.float32]  # (C,) or (H, W, C)
+    white: float  # the value that an image file's 255 stands for, NaN if images are no pictures
+    streamed: bool  # the set was read from image files, cut out as `stream.crop_evaluation` does
+    class_names: tuple[str, ...]  # in the order of the labels; none if not known
+
+    def arrays(self) -> Arrays:
+        """For an npz; `read` is the inverse."""
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "white": np.array(self.white),
+            "streamed": np.array(self.streamed),
+            "class_names": np.array(self.class_names, dtype=np.str_),
+        }
+
+    def standardise(self, x: NDArray[np.generic]) -> NDArray[np.float32]:
+        """(x - mean) / std of images (N, H, W, C), in the training images' own values."""
+        standardised: NDArray[np.float32] = (x.astype(np.float32) - self.mean) / self.std
+        return standardised
+
+    def open(self, path: Path, shape: Shape) -> NDArray[np.float32]:
+        """A standardised image (1, H, W, C) from a file.
+
+        Args:
+            path: an image, scaled until it covers `shape` and cropped in the centre; or a .npy
+                (H, W, C) or (H, W) of exactly that shape, in the training images' own values.
+            shape: (height, width, channels) of the network's input.
+
+        Raises:
+            UserError: no such file, or none that fits.
+        """
+        if not path.is_file():
+            raise UserError(f"no file {path}: IMAGE is an image, a .npy or a test image, test:17")
+        if path.suffix == ".npy":
+            return self.standardise(_array(path, shape)[None])
+        return self.standardise(self._picture(path, shape)[None])
+
+    def _picture(self, path: Path, shape: Shape) -> NDArray[np.float32]:
+        height, width, channels = shape
+        if np.isnan(self.white) or channels not in MODES:
+            raise UserError(
+                f"{path} must be a .npy, for this network was not trained on pictures of "
+                "1 or 3 channels"
+            )
+        try:
+            with Image.open(path) as image:
+                converted = image.convert(MODES[channels])
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"{path} must be a whole image, got: {error}") from error
+        if self.streamed:
+            from loss_balance.experiments.data.stream import crop_evaluation
+
+            fitted = crop_evaluation(converted)
+        else:
+            fitted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(fitted, np.float32).reshape(height, width, channels)
+        return pixels * np.float32(self.white / 255)
+
+
+def preparation(data: Dataset) -> Preparation:
+    """That of a data set. White is the least of the usual scales that holds all training pixels."""
+    white = 255.0 if data.streamed else _white(data.x_train)
+    return Preparation(data.mean, data.std, white, data.streamed, data.class_names)
+
+
+def read(path: Path) -> Preparation:
+    """Reads `statistics.npz`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        arrays = read_npz(path)
+        return Preparation(
+            arrays["mean"],
+            arrays["std"],
+            float(arrays["white"]),
+            bool(arrays["streamed"]),
+            tuple(map(str, arrays["class_names"])),
+        )
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise UserError(f"{path} must be as a finished run leaves it, got: {error}") from error
+
+
+def _white(x: NDArray[np.generic]) -> float:
+    low, high = float(x.min()), float(x.max())
+    return next((scale for scale in SCALES if low >= 0 and high <= scale), float("nan"))
+
+
+def _array(path: Path, shape: Shape) -> NDArray[np.generic]:
+    try:
+        array: NDArray[np.generic] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} must be one array of numbers, got: {error}") from error
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.shape != shape or array.dtype.kind not in "uif" or not np.isfinite(array).all():
+        raise UserError(
+            f"{path} must hold finite numbers of shape {shape}, got {array.dtype} {array.shape}"
+        )
+    return array

@@ -1,0 +1,132 @@
+"""The data sets by name, as NumPy arrays, so that every framework reads the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from loss_balance.experiments.data import cifar, digits, imagefolder, npz, svhn
+from loss_balance.experiments.data.augment import AUGMENTATIONS
+from loss_balance.experiments.data.dataset import (
+    Dataset,
+    Images,
+    Labels,
+    Splits,
+    hold_out,
+    per_channel,
+    per_pixel,
+)
+from loss_balance.experiments.errors import UserError
+
+__all__ = ["NAMES", "Dataset", "Images", "Labels", "Source", "load"]
+
+BUNDLED: dict[str, Callable[[], Splits]] = {
+    "digit-pairs": digits.digit_pairs,
+    "digits": digits.digits,
+}
+PUBLISHED: dict[str, Callable[[Path, bool], Splits]] = {  # the flag: whether to download
+    "cifar10": lambda path, download: cifar.read(cifar.CIFAR10, path, download=download),
+    "cifar100": lambda path, download: cifar.read(cifar.CIFAR100, path, download=download),
+    "svhn": lambda path, download: svhn.read(path, download=download),
+}
+OWN: dict[str, Callable[[Path], Splits]] = {"imagefolder": imagefolder.read, "npz": npz.read}
+NAMES = (*BUNDLED, *PUBLISHED, *OWN)
+AUGMENTED = {"cifar10": "crop-flip", "cifar100": "crop-flip", "svhn": "crop-blur"}  # by default
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as the user named it; arguments as of `load`, which says what is wrong."""
+
+    name: str
+    path: Path | None = None
+    validation: bool = False
+    augment: str | None = None
+
+    def load(self, *, download: bool = False) -> Dataset:
+        """Reads it."""
+        return load(
+            self.name,
+            self.path,
+            validation=self.validation,
+            download=download,
+            augment=self.augment,
+        )
+
+    def config(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self) | {"path": None if self.path is None else str(self.path)}
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> Source:
+        """The inverse of `config`."""
+        path = config["path"]
+        return Source(**{**config, "path": None if path is None else Path(path)})
+
+
+def load(
+    name: str,
+    path: Path | None = None,
+    *,
+    validation: bool = False,
+    download: bool = False,
+    augment: str | None = None,
+) -> Dataset:
+    """The data set called `name`.
+
+    Args:
+        name: one of NAMES.
+        path: where its files are; bundled sets have none.
+        validation: hold out the last tenth of the training images, 5,000 at most, and test on
+            those.
+        download: fetch what is not at `path`, for cifar10, cifar100 and svhn.
+        augment: one of AUGMENTATIONS, what happens to training images; None is the data set's own
+            way: crop-flip for CIFAR, crop-blur for SVHN, none for others in memory.
+
+    Raises:
+        UserError: unknown name, missing or foreign files, too few images to hold out.
+    """
+    splits = _read(name, path, download)
+    if validation:
+        splits = hold_out(name, splits)
+    if splits.root is not None and augment is not None:
+        raise UserError(f"--augment is for images in memory, {name} has a way of its own")
+    augment = augment or AUGMENTED.get(name, "none")
+    if augment not in AUGMENTATIONS:
+        raise UserError(f"unknown augmentation {augment!r}: choose from {', '.join(AUGMENTATIONS)}")
+    if splits.root is not None:
+        mean, std = imagefolder.STATISTICS
+    else:
+        mean, std = (per_pixel if name in PUBLISHED else per_channel)(splits.x_train)
+    return Dataset(
+        path.stem if name == "npz" and path else name,
+        splits.x_train,
+        splits.y_train,
+        splits.x_test,
+        splits.y_test,
+        splits.num_classes,
+        mean,
+        std,
+        AUGMENTATIONS[augment],
+        splits.root,
+        splits.class_names,
+    )
+
+
+def _read(name: str, path: Path | None, download: bool) -> Splits:
+    if name not in NAMES:
+        raise UserError(f"unknown data set {name!r}: choose from {', '.join(NAMES)}")
+    if download and name not in PUBLISHED:
+        raise UserError(f"--download is for {', '.join(PUBLISHED)}, got {name}")
+    if name in BUNDLED:
+        if path is not None:
+            raise UserError(f"--path is for data sets in files, {name} comes with scikit-learn")
+        return BUNDLED[name]()
+    if path is None:
+        what, place = ("file", "FILE.npz") if name == "npz" else ("files", "FOLDER")
+        raise UserError(f"data set {name} needs its {what}: --data {name} --path {place}")
+    if name in PUBLISHED:
+        return PUBLISHED[name](path, download)
+    return OWN[name](path)

@@ -1,0 +1,175 @@
+"""Batches of a streamed set: image files read, cropped and coloured by worker processes.
+
+Grain keeps the workers: it hands NumPy arrays to any framework, its order does not depend on the
+number of workers, and it runs on Linux, macOS and Windows. What each image becomes is a function of
+seed, epoch and its place in the epoch alone, so a run can go on from any epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loss_balance.experiments.data.augment import generator
+from loss_balance.experiments.data.dataset import SIDE, Dataset, Images, Labels
+from loss_balance.experiments.errors import UserError
+
+try:
+    import grain
+    from absl import flags  # one of Grain's own needs
+    from PIL import Image, ImageEnhance, ImageStat
+except ModuleNotFoundError as error:
+    raise UserError(
+        f"image folders need {error.name}: pip install 'loss-balance[experiments]'"
+    ) from error
+
+SCALE = 256  # the shorter side of a test image, of which the centre is cropped (paper, footnote 2)
+Batch = tuple[NDArray[np.uint8], Labels]  # (B, SIDE, SIDE, 3) and (B,)
+
+
+def training(
+    data: Dataset, order: NDArray[np.int64], seed: int, epoch: int, workers: int
+) -> Iterator[Batch]:
+    """The augmented batches of one epoch, in 8 bits: `augment.standardised` follows on the device.
+
+    Args:
+        data: a streamed set.
+        order: (batches, B), as `epoch_order` gives it.
+        seed: of the run.
+        epoch: counted from 0.
+        workers: processes that read ahead; 0 reads in this one.
+
+    Raises:
+        UserError: a file is not an image, or is gone.
+    """
+    return _batches(_Training(_root(data), data.x_train, data.y_train, order, seed, epoch), workers)
+
+
+def evaluation(
+    data: Dataset, x: Images, y: Labels, batch_size: int, workers: int
+) -> Iterator[Batch]:
+    """All images of a split in order, scaled to 256 and cropped in the centre; as `training`."""
+    starts = range(0, len(y), batch_size)
+    order = [np.arange(start, min(start + batch_size, len(y))) for start in starts]
+    return _batches(_Evaluation(_root(data), x, y, order), workers)
+
+
+def crop_training(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A random part, resized; half of the time flipped; its colours changed.
+
+    The part has 8 to 100 % of the area and sides 3:4 to 4:3; if ten draws do not fit into the
+    image, it is the whole one. The paper names no augmentation for ILSVRC. This is that of the
+    authors' code, except for its lighting noise, which has no effect there, and that it
+    takes the channels for red, green and blue in the wrong order.
+    """
+    image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, _part(image, rng))
+    for change in rng.permutation(3):
+        image = (_brighter, _contrasted, _saturated)[change](image, rng)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
+
+
+def crop_evaluation(image: Image.Image) -> Image.Image:
+    """The centre of the image, scaled so that its shorter side is 256."""
+    ratio = SCALE / min(image.size)
+    width, height = (max(SCALE, round(side * ratio)) for side in image.size)
+    left, top = (width - SIDE) // 2, (height - SIDE) // 2
+    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+    return scaled.crop((left, top, left + SIDE, top + SIDE))
+
+
+def _part(image: Image.Image, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of what is kept."""
+    for _ in range(10):
+        area = image.width * image.height * rng.uniform(0.08, 1.0)
+        aspect = rng.uniform(3 / 4, 4 / 3)
+        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if rng.random() < 0.5:
+            width, height = height, width
+        if 0 < width <= image.width and 0 < height <= image.height:
+            left = int(rng.integers(image.width - width + 1))
+            top = int(rng.integers(image.height - height + 1))
+            return left, top, left + width, top + height
+    return 0, 0, image.width, image.height
+
+
+def _brighter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _mapped(image, [1.0] * 3, [rng.uniform(-30, 30)] * 3)
+
+
+def _contrasted(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    factor = rng.uniform(0.8, 1.2)
+    return _mapped(image, [factor] * 3, [(1 - factor) * m for m in ImageStat.Stat(image).mean])
+
+
+def _saturated(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Color(image).enhance(1 + rng.uniform(-0.4, 0.4))
+
+
+def _mapped(image: Image.Image, factors: list[float], shifts: list[float]) -> Image.Image:
+    """Each channel times its factor plus its shift, clipped to 8 bits; one look-up in C."""
+    values = np.outer(factors, np.arange(256)) + np.array(shifts)[:, None]
+    return image.point(np.clip(np.rint(values), 0, 255).astype(int).ravel().tolist())
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """Grain's source of batches: its length, and each by its number."""
+
+    root: Path
+    names: Images
+    labels: Labels
+    order: list[NDArray[np.int64]] | NDArray[np.int64]  # which images are in which batch
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, step: int) -> Batch:
+        chosen = self.order[step]
+        images = [self._image(name, step, k) for k, name in enumerate(self.names[chosen])]
+        return np.stack([np.asarray(image) for image in images]), self.labels[chosen]
+
+    def _image(self, name: bytes, step: int, place: int) -> Image.Image:
+        path = self.root / os.fsdecode(name)
+        try:
+            with Image.open(path) as image:
+                return self._crop(image.convert("RGB"), step, place)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"{path} must be a whole image, got: {error}") from error
+
+    def _crop(self, image: Image.Image, step: int, place: int) -> Image.Image:  # noqa: ARG002
+        return crop_evaluation(image)
+
+
+@dataclass(frozen=True)
+class _Training(_Evaluation):
+    """Likewise, each image changed by random numbers of its own."""
+
+    seed: int
+    epoch: int
+
+    def _crop(self, image: Image.Image, step: int, place: int) -> Image.Image:
+        position = step * len(self.order[0]) + place
+        return crop_training(image, generator(self.seed, self.epoch, 5, position))
+
+
+def _root(data: Dataset) -> Path:
+    if data.root is None:
+        raise ValueError(f"a streamed set was expected, {data.name} is in memory")
+    return data.root
+
+
+def _batches(source: _Evaluation, workers: int) -> Iterator[Batch]:
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    batches = grain.MapDataset.source(source).to_iter_dataset(ahead)
+    if workers:
+        if not flags.FLAGS.is_parsed():
+            # Grain 0.2.18 reads a flag of its own that only absl's main would parse (grain#1355).
+            flags.FLAGS.mark_as_parsed()
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(workers, 2))
+    return iter(batches)

@@ -1,0 +1,1 @@
+"""What a reader sees: HTML pages and the pictures in them."""

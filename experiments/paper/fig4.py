@@ -1,0 +1,116 @@
+"""Figure 4 of the paper: small networks with AdaLoss against large ones, constant weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from loss_balance.experiments.pages.style import COLORS
+from loss_balance.experiments.paper.common import (
+    Values,
+    mean_of,
+    number,
+    of_all_seeds,
+    panel,
+    subject,
+)
+from loss_balance.experiments.paper.exhibit import Exhibit
+from loss_balance.experiments.paper.numbers import FIG_4
+from loss_balance.experiments.runs.pool import TrainedRuns
+from loss_balance.experiments.studies.comparison import Comparison
+from loss_balance.experiments.training.loop import Run
+
+BUDGETS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the table, in costs of the small network
+
+
+def runs_4(comparisons: Sequence[Comparison]) -> list[Run]:
+    """AdaLoss for the small network of each pair, constant weights for the large one."""
+    return [
+        run
+        for small, large in _pairs(comparisons)
+        for run in of_all_seeds(small, "adaloss") + of_all_seeds(large, "const")
+    ]
+
+
+def fig4(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
+    """Error over the small network's final one, %, against the cost in small networks."""
+    pairs = _pairs(comparisons)
+    grid = np.union1d(np.linspace(0, max(map(_ratio, pairs)), 401), BUDGETS)
+    lines: dict[str, list[Values]] = {"adaloss": [], "const": []}
+    for small, large in pairs:
+        unit = small.spec.costs()[-1].multiply_adds
+        final = mean_of(of_all_seeds(small, "adaloss"), "test_error", trained)[-1]
+        for name, comparison in (("adaloss", small), ("const", large)):
+            error = mean_of(of_all_seeds(comparison, name), "test_error", trained)
+            costs = np.array([cost.multiply_adds for cost in comparison.spec.costs()]) / unit
+            with np.errstate(divide="ignore", invalid="ignore"):
+                lines[name].append(100 * (at_budgets(costs, error, grid) / final - 1))
+    mean = {name: np.mean(values, axis=0) for name, values in lines.items()}
+    rows = []
+    for budget in BUDGETS:
+        (k,) = np.flatnonzero(grid == budget)
+        rows.append((number(budget), *(number(mean[name][k], 1) for name in mean)))
+    sizes = ", ".join(f"{s.spec.name} and {lg.spec.name}" for s, lg in pairs)
+    return Exhibit(
+        "fig4",
+        f"Test error over the small network's final one, %: {subject(comparisons)}",
+        ("cost / small network's", "small, AdaLoss", "large, const"),
+        tuple(rows),
+        FIG_4,
+        (
+            f"Pairs averaged ({len(pairs)}): {sizes}.",
+            *_findings_4(grid, mean),
+        ),
+        _figure_4(grid, mean),
+    )
+
+
+def at_budgets(costs: Values, errors: Values, budgets: Values) -> Values:
+    """The error of the latest exit that each budget pays for, NaN before the first one."""
+    latest = np.searchsorted(costs, budgets, side="right") - 1
+    return np.where(latest >= 0, errors[np.maximum(latest, 0)], np.nan)
+
+
+def _findings_4(grid: Values, mean: dict[str, Values]) -> list[str]:
+    large, small = mean["const"], mean["adaloss"]
+    both = np.isfinite(large) & np.isfinite(small) & (grid <= 1)
+    ahead = float(np.mean(small[both] < large[both])) if both.any() else float("nan")
+    reached = np.flatnonzero(large <= small[-1])
+    there = (
+        f"reaches it at {grid[reached[0]]:.2f} times the small one's cost"
+        if reached.size
+        else "never reaches it"
+    )
+    return [
+        f"The small network with AdaLoss is ahead at {number(100 * ahead, 0)} % of the budgets up "
+        "to its own cost at which both have an answer.",
+        f"Its final error: the large network with constant weights {there}, and ends "
+        f"{number(large[-1], 1, True)} % relative to it.",
+    ]
+
+
+def _figure_4(grid: Values, mean: dict[str, Values]) -> Figure:
+    """As Fig. 4a-e: cost in small networks across, relative extra error up."""
+    figure, axes = panel(
+        "Fig. 4",
+        "cost over the small network's total",
+        "error over the small network's final one, %",
+    )
+    labels = {"adaloss": "small network, AdaLoss", "const": "large network, const"}
+    for name, values in mean.items():
+        here = grid <= 1 if name == "adaloss" else grid >= 0
+        axes.plot(grid[here], values[here], color=COLORS[name], label=labels[name])
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.legend()
+    return figure
+
+
+def _pairs(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Comparison]]:
+    return list(zip(comparisons[::2], comparisons[1::2], strict=True))
+
+
+def _ratio(pair: tuple[Comparison, Comparison]) -> float:
+    small, large = (comparison.spec.costs()[-1].multiply_adds for comparison in pair)
+    return large / small

@@ -1,0 +1,171 @@
+"""Tables 3a and 3b of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from loss_balance.experiments.pages.style import COLORS
+from loss_balance.experiments.paper.common import Values, change, number, panel, subject
+from loss_balance.experiments.paper.exhibit import Exhibit
+from loss_balance.experiments.paper.numbers import TABLE_3A, TABLE_3B
+from loss_balance.experiments.runs.pool import TrainedRuns
+from loss_balance.experiments.studies.comparison import AT, OPT, Comparison, Outcome, outcome
+from loss_balance.experiments.training.loop import Run
+
+
+def all_runs(comparisons: Sequence[Comparison]) -> list[Run]:
+    """Those of each comparison."""
+    return [run for comparison in comparisons for run in comparison.runs()]
+
+
+def measured(comparison: Comparison, trained: TrainedRuns) -> Outcome:
+    """The comparison's own outcome, from runs in the pool."""
+    return outcome(comparison, {run.name: trained[run].result for run in comparison.runs()})
+
+
+def table3a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
+    """The average over networks and data sets of each scheme's error relative to OPT's, %."""
+    outcomes = [measured(comparison, trained) for comparison in comparisons]
+    every = {
+        name: np.array([100 * o.increase(name, "test_error", OPT) for o in outcomes])
+        for name in TABLE_3A
+    }
+    defined = np.isfinite(np.array(list(every.values()))).all(axis=(0, 2))
+    mean = {name: _mean(values[defined]) for name, values in every.items()}
+    columns = ["scheme", *(text for at in AT for text in (at, "paper"))]
+    rows = [
+        (name, *(c for pair in zip(mean[name], TABLE_3A[name], strict=True) for c in _pair(pair)))
+        for name in TABLE_3A
+    ]
+    return Exhibit(
+        "table3a",
+        f"Test error over OPT's, %, average over {subject(comparisons)}",
+        tuple(columns),
+        tuple(rows),
+        "Table 3a, beside each column: 12 ResANNs on CIFAR10, CIFAR100 and SVHN.",
+        (
+            f"Exits compared: {_exits(outcomes)}.",
+            *_findings_3a(mean, defined),
+            f"Test error, AdaLoss against const: {_changes(outcomes)} points.",
+        ),
+        _figure_3a(mean),
+    )
+
+
+def _exits(outcomes: Sequence[Outcome]) -> str:
+    """Per network, at the four fractions, counted from 1."""
+    exits = {o.comparison.spec.name: [k + 1 for k in o.comparison.exits] for o in outcomes}
+    return "; ".join(f"{name} {', '.join(map(str, these))}" for name, these in exits.items())
+
+
+def _points(o: Outcome) -> Values:
+    """AdaLoss's test error less that of constant weights, (seeds, fractions), %."""
+    adaloss, const = (o.at_fractions(name, "test_error") for name in ("adaloss", "const"))
+    return 100 * (adaloss - const)
+
+
+def _changes(outcomes: Sequence[Outcome]) -> str:
+    average = np.mean([_points(o) for o in outcomes], axis=0)
+    return ", ".join(f"{change(x)} at {at}" for at, x in zip(AT, average.T, strict=True))
+
+
+def _pair(pair: tuple[float, float]) -> tuple[str, str]:
+    return number(pair[0]), f"{pair[1]:.2f}"
+
+
+def _mean(values: Values) -> Values:
+    return values.mean(axis=0) if len(values) else np.full(len(AT), np.nan)
+
+
+def _findings_3a(mean: dict[str, Values], defined: NDArray[np.bool_]) -> list[str]:
+    lines = []
+    if not defined.all():
+        lines.append(
+            f"{(~defined).sum()} of {defined.size} networks are left out: OPT's error is zero "
+            "there, nothing is relative to that."
+        )
+    if not defined.any():
+        return lines
+    rivals = [name for name in mean if name != OPT]
+    for k, at in enumerate(AT):
+        here = min(rivals, key=lambda name: mean[name][k])
+        paper = min(rivals, key=lambda name: TABLE_3A[name][k])
+        lines.append(
+            f"At {at} of the cost the least increase is {here}'s, in the paper {paper}'s"
+            f"{'' if here == paper else ': it differs'}."
+        )
+    return lines
+
+
+def _figure_3a(mean: dict[str, Values]) -> Figure:
+    """The paper has no plot of it: here beside the table's own numbers, dashed."""
+    title = "Table 3a: here solid, the paper's numbers dashed"
+    figure, axes = panel(title, "fraction of the total cost", "test error over OPT's, %")
+    for name, values in mean.items():
+        axes.plot(range(len(AT)), values, "o-", color=COLORS[name], label=name)
+        axes.plot(range(len(AT)), TABLE_3A[name], "--", color=COLORS[name], linewidth=1)
+    axes.set_xticks(range(len(AT)), AT)
+    axes.legend()
+    return figure
+
+
+def table3b(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
+    """The test error of each network with constant weights and with AdaLoss, %."""
+    outcomes = [measured(comparison, trained) for comparison in comparisons]
+    rows, findings = [], []
+    for o in outcomes:
+        name, data = o.comparison.spec.name, o.comparison.source.name
+        errors = {
+            scheme: 100 * o.at_fractions(scheme, "test_error").mean(axis=0)
+            for scheme in o.comparison.shared
+        }
+        label = name if len({c.source for c in comparisons}) == 1 else f"{name} {data}"
+        for scheme, values in errors.items():
+            theirs = TABLE_3B.get((_paper_row(name), scheme))
+            cells = zip(values, theirs or (np.nan,) * len(AT), strict=True)
+            rows.append((f"{label} {scheme}", *(c for pair in cells for c in _texts(pair))))
+        exits = ", ".join(str(index + 1) for index in o.comparison.exits)
+        changes = ", ".join(map(change, _points(o).T))
+        findings.append(f"{label} (exits {exits}): AdaLoss against const {changes} points.")
+    factor = comparisons[0].adaloss.final_weight
+    findings.append(f"AdaLoss's final weight is multiplied by {factor:g}; on ILSVRC the paper's 2.")
+    columns = ("network, scheme", *(text for at in AT for text in (at, "paper")))
+    return Exhibit(
+        "table3b",
+        f"Test error, %: {subject(comparisons)}",
+        columns,
+        tuple(rows),
+        "Table 3b, beside each column: ResANN50, DenseANN169 and MSDNet38 on ILSVRC, the same "
+        "family in the same row. MSDNet38 with const is Huang et al.'s (2017a).",
+        tuple(findings),
+        _figure_4f(outcomes),
+    )
+
+
+def _texts(pair: tuple[float, float]) -> tuple[str, str]:
+    return number(pair[0]), number(pair[1])
+
+
+def _paper_row(network: str) -> str:
+    """The paper's network of the same family, or none of them."""
+    families = {"resann": "resann50", "denseann": "denseann169", "msdnet": "msdnet38"}
+    return next((row for start, row in families.items() if network.startswith(start)), "")
+
+
+def _figure_4f(outcomes: Sequence[Outcome]) -> Figure:
+    """As the paper's Fig. 4f: the error of each exit against the cost, a line per network."""
+    title, across = "Table 3b, as in Fig. 4f", "FLOPs, two per multiply-add"
+    figure, axes = panel(title, across, "test error, %", size=(6.2, 4.2))
+    for k, o in enumerate(outcomes):
+        for scheme, style in (("const", "s--"), ("adaloss", "o-")):
+            curve = o.curves[scheme]
+            flops = 2 * np.array(curve.multiply_adds)
+            label = f"{o.comparison.spec.name}, {scheme}"
+            error = 100 * curve.test_error.mean(axis=0)
+            axes.plot(flops, error, style, color=f"C{k}", markersize=4, label=label)
+    axes.legend(fontsize=7)
+    return figure

@@ -1,0 +1,1 @@
+"""Runs as a whole: side by side, finished, shared between commands."""

@@ -1,0 +1,64 @@
+"""Runs shared between commands: what one has trained, the next one finds by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from loss_balance.experiments.data.sources import Source
+from loss_balance.experiments.runs import trained
+from loss_balance.experiments.runs.progress import check_jobs, execute_with_bars, work
+from loss_balance.experiments.runs.trained import Trained
+from loss_balance.experiments.training.loop import Run
+
+TrainedRuns = dict[Run, Trained]  # by the run as it was asked for
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A folder of runs, each under a name that its network, data and everything else give it."""
+
+    folder: Path
+
+    def train(
+        self, runs: Iterable[Run], jobs: int, images: Mapping[Source, int], console: Console
+    ) -> TrainedRuns:
+        """All `runs`, of which only those are trained that no command has finished before.
+
+        Args:
+            runs: in any order, with any names, also the same one twice.
+            jobs: how many at a time.
+            images: how many there are in the training split of each source.
+            console: for progress.
+
+        Raises:
+            UserError: as `execution.execute`.
+            KeyboardInterrupt: likewise; the same call goes on.
+        """
+        check_jobs(jobs)
+        named = {run: replace(run, name=name_of(run)) for run in runs}
+        missing = {run for run in named.values() if not self._has(run)}
+        console.print(
+            f"{len(set(named.values()))} runs, {len(missing)} of them to train.", highlight=False
+        )
+        if missing:
+            longest_first = sorted(missing, key=lambda run: (-work(run, images), run.name))
+            execute_with_bars(longest_first, self.folder, jobs, images, console)
+        return {run: trained.read(self.folder / known.name) for run, known in named.items()}
+
+    def _has(self, run: Run) -> bool:
+        return (self.folder / run.name / "result.json").exists()
+
+
+def name_of(run: Run) -> str:
+    """A readable name with a digest of the run's whole description, its own name aside."""
+    config = run.config()
+    del config["name"]
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    scheme = type(run.scheme).__name__.lower()
+    return f"{run.spec.name}-{run.source.name}-{scheme}-seed{run.seed}-{digest}"

@@ -1,0 +1,214 @@
+"""A finished run, read back from its folder: what was trained, its errors, and its network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loss_balance.anytime import calibrate
+from loss_balance.experiments.data import preparation
+from loss_balance.experiments.data.preparation import Preparation
+from loss_balance.experiments.data.sources import Dataset, Source
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.runs.execution import use_one_thread
+from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.engine import Engine, check_installed
+from loss_balance.experiments.training.recipes import Recipe
+from loss_balance.experiments.training.run_folder import read_metrics
+from loss_balance.reference_models.description.config import from_config
+from loss_balance.reference_models.description.spec import AnytimeSpec
+from loss_balance.reference_models.description.weights import load as read_npz
+
+SCHEMES = {
+    "AdaLoss": "adaloss",
+    "Constant": "const",
+    "Linear": "linear",
+    "HalfEnd": "half-end",
+    "LogLoss": "log-loss",
+    "UncertaintyWeighting": "uw",
+    "SoftmaxInverse": "uw-so",
+    "DynamicWeightAverage": "dwa",
+    "Single": "opt",
+}  # class to the name that the command line gives it
+METRICS = ("train_loss", "test_loss", "test_error")  # of `result.json`, per exit
+FILES = ("config.json", "result.json", "weights.npz", "statistics.npz")
+
+WARM_UP = 3  # runs before times count: compilation, caches
+
+
+class Network:
+    """A trained network in its framework; takes standardised images (B, H, W, C) of NumPy.
+
+    It runs where its framework puts it: PyTorch on the CPU, TensorFlow and JAX on a GPU that they
+    see; on a CPU in one thread, for several wait for each other as soon as others use the cores
+    too, and times would tell of that. An answer is there once it has come back as a NumPy array.
+    """
+
+    def __init__(self, spec: AnytimeSpec, framework: str, weights: Path) -> None:
+        check_installed(framework)
+        use_one_thread(framework)
+        module = import_module(f"loss_balance.reference_models.{framework}")
+        self._net = module.AnytimeNet(spec)
+        self._net.load_weights(read_npz(weights))
+        self._native: Callable[[NDArray[np.float32]], Any] = lambda images: images
+        if framework == "torch":
+            self._net.requires_grad_(requires_grad=False)
+            self._native = module.native
+        if framework != "tensorflow":  # where each call says whether it trains
+            self._net.eval()
+
+    def anytime(self, images: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
+        """Logits (B, num_classes), one exit at a time."""
+        for logits in self._net.anytime(self._native(images)):
+            yield logits.numpy() if hasattr(logits, "numpy") else np.asarray(logits)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One run folder."""
+
+    folder: Path
+    config: dict[str, Any]  # as of `Run.config`
+    result: dict[str, list[float]]  # as of `training.train`
+    spec: AnytimeSpec
+    scheme: str  # as the command line calls it
+    recipe: Recipe
+    source: Source
+    engine: Engine
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data."""
+        return str(self.config["fingerprint"])
+
+    @property
+    def framework(self) -> str:
+        """It was trained in."""
+        return self.engine.framework
+
+    @property
+    def test_error(self) -> tuple[float, ...]:
+        """Of each exit on the split that the run was tested on."""
+        return tuple(self.result["test_error"])
+
+    @property
+    def validation_error(self) -> tuple[float, ...] | None:
+        """Of each exit, on training images that were held out; None if none were."""
+        return self.test_error if self.source.validation else None
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """As of `run_folder.read_metrics`."""
+        return read_metrics(self.folder)
+
+    @property
+    def loss_weights(self) -> NDArray[np.float64]:
+        """The weight of each exit's loss after each epoch, (epochs, exits)."""
+        return np.array([epoch["loss_weight"] for epoch in self.metrics])
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """What makes an image the network's input."""
+        return preparation.read(self.folder / "statistics.npz")
+
+    @cached_property
+    def network(self) -> Network:
+        """The network with its trained weights."""
+        try:
+            return Network(self.spec, self.framework, self.folder / "weights.npz")
+        except ValueError as error:
+            raise UserError(f"{self.folder / 'weights.npz'}: {error}") from error
+
+    def data(self, path: Path | None = None) -> Dataset:
+        """The data as training saw them, from `path` if they have moved.
+
+        Raises:
+            UserError: they are gone, or others than the run was trained on.
+        """
+        source = self.source if path is None else replace(self.source, path=path)
+        data = source.load()
+        if data.fingerprint() != self.fingerprint:
+            raise UserError(f"{self.folder} was trained on other data than {source.name} now is")
+        return data
+
+    def test_data(self) -> Dataset:
+        """The data with its own test split, which no training image is in.
+
+        Raises:
+            UserError: they are gone, or others than the run was trained on.
+        """
+        data = self.data()
+        return replace(self.source, validation=False).load() if self.source.validation else data
+
+    def errors(self, data: Dataset) -> tuple[float, ...]:
+        """Error rate of each exit over the test split of `data`."""
+        wrong = np.zeros(len(self.spec.exits))
+        for images, labels in feed.evaluation(data, data.x_test, data.y_test):
+            answers = self.network.anytime(self.preparation.standardise(images))
+            wrong += [(logits.argmax(axis=1) != labels).sum() for logits in answers]
+        return tuple((wrong / len(data.y_test)).tolist())
+
+    def times(self, repeats: int) -> tuple[float, ...]:
+        """Median seconds from the start to each exit, for one image, after a warm-up."""
+        image = np.random.default_rng(0).standard_normal((1, *self.spec.input_shape), np.float32)
+        return calibrate(self.network, image, repeats, warm_up=WARM_UP)
+
+
+def read(folder: Path) -> Trained:
+    """The run in `folder`.
+
+    Raises:
+        UserError: it is not there, not finished, or not as training left it.
+    """
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"RUN must be the folder of a finished run, such as runs/compare/runs/adaloss-seed0; "
+            f"{folder} lacks {', '.join(missing)}"
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        result = json.loads((folder / "result.json").read_text())
+        recipe = config["recipe"]
+        return Trained(
+            folder,
+            config,
+            {metric: list(map(float, result[metric])) for metric in METRICS},
+            from_config(config["spec"]),
+            _scheme(config["scheme"]),
+            Recipe(**{**recipe, "milestones": tuple(recipe["milestones"])}),
+            Source.from_config(config["data"]),
+            Engine(**config["engine"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is not as training left it: {error!r}") from error
+
+
+def find(places: Sequence[Path]) -> list[Trained]:
+    """The runs in each place: a run's folder, or all finished runs somewhere below it.
+
+    Raises:
+        UserError: a place has none, or one is not as training left it.
+    """
+    runs: dict[Path, Trained] = {}
+    for place in places:
+        folders = [file.parent for file in sorted(place.rglob("result.json"))]
+        if not folders:
+            raise UserError(f"RUNS must have finished runs in them, {place} has none")
+        for folder in folders:
+            runs.setdefault(folder.resolve(), read(folder))
+    return list(runs.values())
+
+
+def _scheme(text: str) -> str:
+    """From `AdaLoss(num_losses=9, gamma=0.05, ...)` to `adaloss`."""
+    kind = text.partition("(")[0]
+    return SCHEMES.get(kind, kind)

@@ -1,0 +1,197 @@
+"""Which runs a comparison needs, and what their results say of each scheme against OPT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loss_balance.experiments.data.sources import Source
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.runs.execution import Results
+from loss_balance.experiments.training.engine import Engine
+from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.recipes import Recipe
+from loss_balance.reference_models.description.spec import AnytimeSpec
+from loss_balance.schemes.adaloss import AdaLoss
+from loss_balance.schemes.adaptive import (
+    DynamicWeightAverage,
+    LogLoss,
+    SoftmaxInverse,
+    UncertaintyWeighting,
+)
+from loss_balance.schemes.base import Scheme
+from loss_balance.schemes.fixed import Constant, HalfEnd, Linear, Single
+
+FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the cost, where the paper compares (Fig. 2a, Table 3a)
+AT = ("1/4", "1/2", "3/4", "1")  # FRACTIONS in print
+OPT = "opt"
+SCHEMES = ("const", "linear", "half-end", "adaloss", "log-loss", "uw", "uw-so", "dwa", OPT)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One network, one data set, several schemes and seeds.
+
+    The adaptive baselines are scaled so that their largest weight is 1, as AdaLoss's is, since all
+    schemes share one recipe. OPT is one network per fraction of the cost, cut after the latest exit
+    that fits and trained for that exit alone: what it could reach if it need not share.
+    """
+
+    spec: AnytimeSpec
+    recipe: Recipe
+    source: Source
+    fingerprint: str  # of the data
+    schemes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    adaloss: AdaLoss
+    images: int  # in the training split
+    engine: Engine = field(default_factory=Engine)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.schemes if name not in SCHEMES]
+        if unknown or not self.schemes:
+            raise UserError(
+                f"unknown scheme {', '.join(unknown) or '(none given)'}: choose from "
+                f"{', '.join(SCHEMES)}"
+            )
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The exit compared at each of FRACTIONS, as an index into `spec.exits`."""
+        return tuple(self.spec.latest_exit(fraction) for fraction in FRACTIONS)
+
+    @property
+    def cuts(self) -> list[int]:
+        """The exits after which OPT cuts the network: `exits`, each once."""
+        return sorted(set(self.exits))
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The schemes that train one network with all exits."""
+        return tuple(name for name in self.schemes if name != OPT)
+
+    def runs(self) -> list[Run]:
+        """All runs, the longest first, so that the workers end close together."""
+        runs = [self.run(name, seed) for name in self.shared for seed in self.seeds]
+        if OPT in self.schemes:
+            runs += [self.run(OPT, seed, cut) for cut in self.cuts for seed in self.seeds]
+        return sorted(runs, key=lambda run: -run.spec.costs()[-1].multiply_adds)
+
+    def run_name(self, scheme: str, seed: int, cut: int | None = None) -> str:
+        """The folder of one run."""
+        suffix = "" if cut is None else f"-exit{cut + 1}"
+        return f"{scheme}{suffix}-seed{seed}"
+
+    def run(self, name: str, seed: int, cut: int | None = None) -> Run:
+        """One run: a scheme over all exits, or OPT of the network cut after exit `cut`."""
+        spec = self.spec if cut is None else self.spec.single_exit(cut)
+        return Run(
+            self.run_name(name, seed, cut),
+            spec,
+            self.scheme(name) if cut is None else Single(1),
+            self.recipe,
+            seed,
+            self.source,
+            self.fingerprint,
+            self.engine,
+        )
+
+    def scheme(self, name: str) -> Scheme:
+        """The scheme object of that name for this network."""
+        count = len(self.spec.exits)
+        epoch = self.recipe.batches(self.images)
+        makers: dict[str, Callable[[int], Scheme]] = {
+            "const": Constant,
+            "linear": Linear,
+            "half-end": HalfEnd,
+            "adaloss": lambda _: self.adaloss,
+            "log-loss": lambda n: LogLoss(n, scaled=True),
+            "uw": lambda n: UncertaintyWeighting(n, scaled=True),
+            "uw-so": lambda n: SoftmaxInverse(n, scaled=True),
+            "dwa": lambda n: DynamicWeightAverage(n, epoch, scaled=True),
+        }
+        return makers[name](count)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A scheme's results per exit, (seeds, exits): shared networks have all, OPT the cut ones."""
+
+    multiply_adds: tuple[int, ...]
+    train_loss: NDArray[np.float64]
+    test_error: NDArray[np.float64]
+
+    def summary(self) -> dict[str, Any]:
+        """Mean and standard deviation over the seeds, as JSON holds them (deviation null for 1)."""
+
+        def spread(values: NDArray[np.float64]) -> list[float] | None:
+            return values.std(axis=0, ddof=1).tolist() if len(values) > 1 else None
+
+        return {
+            "multiply_adds": list(self.multiply_adds),
+            "train_loss": self.train_loss.mean(axis=0).tolist(),
+            "train_loss_sd": spread(self.train_loss),
+            "test_error": self.test_error.mean(axis=0).tolist(),
+            "test_error_sd": spread(self.test_error),
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured: every scheme's curve, and the four exits at which OPT was trained."""
+
+    comparison: Comparison
+    curves: dict[str, Curve]
+
+    def at_fractions(self, name: str, metric: str) -> NDArray[np.float64]:
+        """`train_loss` or `test_error` at FRACTIONS, shape (seeds, 4)."""
+        values: NDArray[np.float64] = getattr(self.curves[name], metric)
+        if name == OPT:
+            cuts = self.comparison.cuts
+            return values[:, [cuts.index(cut) for cut in self.comparison.exits]]
+        return values[:, list(self.comparison.exits)]
+
+    def difference(self, name: str, metric: str, over: str) -> NDArray[np.float64]:
+        """Difference of the seeds' means, at FRACTIONS."""
+        gap: NDArray[np.float64] = self._mean(name, metric) - self._mean(over, metric)
+        return gap
+
+    def increase(self, name: str, metric: str, over: str) -> NDArray[np.float64]:
+        """`difference` relative to the other scheme's mean; 0.1 is 10 %."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # an error of zero has no ratio
+            ratio: NDArray[np.float64] = self.difference(name, metric, over) / self._mean(
+                over, metric
+            )
+        return ratio
+
+    def _mean(self, name: str, metric: str) -> NDArray[np.float64]:
+        mean: NDArray[np.float64] = self.at_fractions(name, metric).mean(axis=0)
+        return mean
+
+
+def outcome(comparison: Comparison, results: Results) -> Outcome:
+    """Gathers the results of all runs by scheme."""
+    costs = [cost.multiply_adds for cost in comparison.spec.costs()]
+    curves = {
+        name: _curve([[comparison.run_name(name, s)] for s in comparison.seeds], results, costs)
+        for name in comparison.shared
+    }
+    if OPT in comparison.schemes:
+        cuts = comparison.cuts
+        names = [[comparison.run_name(OPT, s, cut) for cut in cuts] for s in comparison.seeds]
+        own = [comparison.spec.single_exit(cut).costs()[-1].multiply_adds for cut in cuts]
+        curves[OPT] = _curve(names, results, own)
+    return Outcome(comparison, curves)
+
+
+def _curve(names: list[list[str]], results: Results, costs: Sequence[int]) -> Curve:
+    """`names`: per seed, the runs whose exits make up the curve, one after the other."""
+
+    def gather(metric: str) -> NDArray[np.float64]:
+        return np.array([[x for name in row for x in results[name][metric]] for row in names])
+
+    return Curve(tuple(costs), gather("train_loss"), gather("test_error"))

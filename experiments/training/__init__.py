@@ -1,0 +1,1 @@
+"""Training one network, the same in every framework."""

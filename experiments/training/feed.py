@@ -1,0 +1,75 @@
+"""What a learner is fed: batches for training and evaluation, the same in every framework.
+
+Images in memory live on the device: a training batch then says which to take and what happens to
+them (`augment.augmented`). Streamed images come with their batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loss_balance.experiments.data.augment import Augmentation, Draws, draws
+from loss_balance.experiments.data.dataset import Dataset, Images, Labels
+from loss_balance.experiments.training.recipes import Recipe, epoch_order
+
+PIXELS = 2**24  # of an evaluation batch, at most; 500 images of CIFAR's size are 2**19
+
+
+class Batch(NamedTuple):
+    """What one training step sees."""
+
+    chosen: NDArray[np.int32]  # (B,), which of the images to take
+    draws: Draws  # a row for each
+    images: Images | None = None  # what `chosen` refers to; None is the training split
+    labels: Labels | None = None  # likewise
+
+
+def resident(data: Dataset) -> bool:
+    """Whether the learner keeps the training split on its device."""
+    return not data.streamed
+
+
+def training(
+    data: Dataset, recipe: Recipe, seed: int, epoch: int, workers: int = 0
+) -> Iterator[Batch]:
+    """The batches of an epoch; a function of the arguments alone, whatever was trained before.
+
+    Args:
+        data: whose training split.
+        recipe: its batch size counts.
+        seed: of the run.
+        epoch: counted from 0.
+        workers: processes that read streamed images.
+    """
+    order = epoch_order(seed, epoch, len(data.y_train), recipe)
+    size = order.shape[1]
+    if data.streamed:
+        from loss_balance.experiments.data import stream
+
+        still, index = draws(Augmentation(), seed, epoch, size), np.arange(size, dtype=np.int32)
+        for images, labels in stream.training(data, order, seed, epoch, workers):
+            yield Batch(index, still, images, labels)
+        return
+    drawn = draws(data.augmentation, seed, epoch, order.size)
+    for step, index in enumerate(order.astype(np.int32)):
+        rows = slice(step * size, (step + 1) * size)
+        yield Batch(index, Draws(*(values[rows] for values in drawn)))
+
+
+def evaluation(
+    data: Dataset, x: Images, y: Labels, workers: int = 0
+) -> Iterator[tuple[Images, Labels]]:
+    """All images of a split in order, as published, with their labels."""
+    size = max(1, min(500, PIXELS // (data.input_shape[0] * data.input_shape[1])))
+    if data.streamed:
+        from loss_balance.experiments.data import stream
+
+        yield from stream.evaluation(data, x, y, size, workers)
+        return
+    for start in range(0, len(y), size):
+        part = slice(start, start + size)
+        yield x[part], y[part]

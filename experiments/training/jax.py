@@ -1,0 +1,143 @@
+"""A `Learner` in JAX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from loss_balance.backends.jax import export_state, import_state, init
+from loss_balance.experiments.data.augment import constants
+from loss_balance.experiments.data.dataset import Arrays
+from loss_balance.experiments.data.sources import Dataset, Images, Labels
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.jax_step import Carried, compiled, sgd, taken_apart
+from loss_balance.experiments.training.learner import prefixed, under
+from loss_balance.experiments.training.loop import Run
+from loss_balance.reference_models.jax import AnytimeNet
+
+
+def use_one_thread() -> None:
+    """For all runs of this process, if it is called before JAX makes its first array.
+
+    XLA reads then how many threads its pool shall have. Its flags do not say it: with
+    `xla_cpu_multi_thread_eigen=false` jaxlib 0.10 still takes every core.
+
+    Runs may share a GPU, so none takes most of its memory in advance.
+    """
+    os.environ["NPROC"] = "1"
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+class JaxLearner:
+    """Network, SGD and balancer of one run; the training split lives on the device too."""
+
+    def __init__(self, run: Run, data: Dataset) -> None:
+        self.device = _device(run.engine.device)
+        self.spec, self.scheme = run.spec, run.scheme
+        recipe = run.recipe
+        with jax.default_device(self.device):
+            dtype = jnp.bfloat16 if run.engine.precision == "bfloat16" else None
+            self.structure, parameters, statistics = taken_apart(
+                AnytimeNet(run.spec, run.seed, dtype=dtype)
+            )
+            self.carried = self._on_device(
+                Carried(
+                    parameters,
+                    statistics,
+                    sgd(recipe.momentum, recipe.weight_decay).init(parameters),
+                    init(run.scheme),
+                )
+            )
+        self._step, self._evaluate = compiled(
+            self.structure, run.scheme, recipe.momentum, recipe.weight_decay
+        )
+        prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
+        self.constants = self._on_device(prepared)
+        self.resident = None
+        if feed.resident(data):
+            self.resident = self._on_device((data.x_train, data.y_train))
+
+    def train_epoch(
+        self, batches: Iterable[feed.Batch], rate: float, on_step: Callable[[int, float], None]
+    ) -> NDArray[np.float64]:
+        every = []
+        for step, batch in enumerate(batches):
+            split = self.resident or (batch.images, batch.labels)
+            self.carried, losses = self._step(
+                self.carried, self.constants, *split, batch.chosen, batch.draws, rate
+            )
+            every.append(losses)
+            if step % 10 == 0:  # not every step: reading the loss waits for the device
+                on_step(step, float(np.asarray(losses)[-1]))
+        mean: NDArray[np.float64] = np.mean(jax.device_get(every), axis=0, dtype=np.float64)
+        return mean
+
+    def evaluate(
+        self, batches: Iterable[tuple[Images, Labels]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        sums = np.zeros((2, len(self.spec.exits)))
+        count = 0
+        for images, labels in batches:
+            parameters, statistics, *_ = self.carried
+            sums += jax.device_get(
+                self._evaluate(parameters, statistics, self.constants, images, labels)
+            )
+            count += len(labels)
+        loss, error = sums / count
+        return loss, error
+
+    def loss_weights(self) -> list[float]:
+        weights: list[float] = np.asarray(self.carried.balance.weights).tolist()
+        return weights
+
+    def weights(self) -> Arrays:
+        return self._net().dump_weights()
+
+    def load_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        net = self._net()
+        net.load_weights(weights)
+        _, parameters, statistics = taken_apart(net)
+        loaded = self.carried._replace(parameters=parameters, statistics=statistics)
+        self.carried = self._on_device(loaded)
+
+    def state(self) -> Arrays:
+        """`net`, `momentum` and `balance`, the first two under the spec's names."""
+        momenta = optax.tree_utils.tree_get(self.carried.optimizer, "trace")
+        momentum = self.structure.net(momenta, self.carried.statistics).dump_weights()
+        return {
+            **prefixed("net", self.weights()),
+            **prefixed("momentum", {name: momentum[name] for name in self.spec.parameters()}),
+            **prefixed("balance", export_state(self.carried.balance)),
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        net, other = self._net(), self._net()
+        net.load_weights(under("net", state))
+        _, parameters, statistics = taken_apart(net)
+        still = {name: state[f"net/{name}"] for name in self.spec.statistics()}
+        other.load_weights({**still, **under("momentum", state)})
+        _, momenta, _ = taken_apart(other)
+        optimizer = optax.tree_utils.tree_set(self.carried.optimizer, trace=momenta)
+        balanced = import_state(under("balance", state), self.scheme)
+        self.carried = self._on_device(Carried(parameters, statistics, optimizer, balanced))
+
+    def _net(self) -> AnytimeNet:
+        return self.structure.net(self.carried.parameters, self.carried.statistics)
+
+    def _on_device(self, tree: Any) -> Any:
+        return jax.device_put(tree, self.device)
+
+
+def _device(name: str) -> jax.Device:
+    try:
+        return jax.devices({"cpu": "cpu", "cuda": "gpu"}[name])[0]
+    except RuntimeError as error:
+        raise UserError("no CUDA device is at hand: choose --device cpu") from error

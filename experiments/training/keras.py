@@ -1,0 +1,190 @@
+"""A `Learner` in Keras on TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from loss_balance.backends.tensorflow import Balancer
+from loss_balance.experiments.data.augment import (
+    Constants,
+    Draws,
+    augmented,
+    constants,
+    standardised,
+)
+from loss_balance.experiments.data.dataset import Arrays
+from loss_balance.experiments.data.sources import Dataset, Images, Labels
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.learner import prefixed, under
+from loss_balance.experiments.training.loop import Run
+from loss_balance.reference_models.tensorflow import AnytimeNet
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+def use_one_thread() -> None:
+    """For all runs of this process, if it is called before TensorFlow computes anything.
+
+    Runs may share a GPU, so none takes most of its memory in advance.
+    """
+    os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+
+class TensorFlowLearner:
+    """Network, SGD and balancer of one run; the training split lives on the device too."""
+
+    def __init__(self, run: Run, data: Dataset) -> None:
+        self.device = _device(run.engine.device)
+        self.recipe = run.recipe
+        with tf.device(self.device):
+            self.net = AnytimeNet(run.spec, run.seed, dtype=POLICIES[run.engine.precision])
+            self.balance = Balancer(run.scheme)
+            self.parameters = {
+                name: variable.value
+                for name, variable in self.net.named_variables()
+                if variable.trainable
+            }
+            self.momenta = {
+                name: tf.Variable(tf.zeros_like(parameter), trainable=False)
+                for name, parameter in self.parameters.items()
+            }
+            prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
+            self.constants = Constants(*map(_tensor, prepared))
+            self.resident = None
+            if feed.resident(data):
+                self.resident = _tensor(data.x_train), _tensor(data.y_train)
+        self._step = tf.function(
+            self._step_losses, autograph=False, jit_compile=run.engine.compiled
+        )
+        dtype = np.dtype(np.uint8) if data.streamed else data.x_train.dtype
+        self._scores = tf.function(
+            self._batch_scores,
+            autograph=False,
+            input_signature=(
+                tf.TensorSpec((None, *data.input_shape), dtype),
+                tf.TensorSpec((None,), tf.int64),
+            ),
+        )
+
+    def train_epoch(
+        self, batches: Iterable[feed.Batch], rate: float, on_step: Callable[[int, float], None]
+    ) -> NDArray[np.float64]:
+        step = -1
+        with tf.device(self.device):
+            learning_rate = tf.constant(rate, tf.float32)  # a number would be traced anew
+            sums = tf.zeros(len(self.net.spec.exits), tf.float64)
+            for step, batch in enumerate(batches):
+                losses = self._step(*self._inputs(batch), learning_rate)
+                sums += tf.cast(losses, tf.float64)
+                if step % 10 == 0:  # not every step: reading the loss waits for the device
+                    on_step(step, float(losses[-1]))
+        means: NDArray[np.float64] = sums.numpy() / (step + 1)
+        return means
+
+    def _inputs(self, batch: feed.Batch) -> tuple[Any, Any, Any, Draws]:
+        """(images, labels, index, draws) on the device."""
+        images, labels = self.resident or (_tensor(batch.images), _tensor(batch.labels))
+        return images, labels, _tensor(batch.chosen), Draws(*map(_tensor, batch.draws))
+
+    def _step_losses(self, images: Any, labels: Any, index: Any, draws: Draws, rate: Any) -> Any:
+        """One step of SGD; the mean cross-entropy of each exit over the batch, (num_exits,)."""
+        x = augmented(images, index, draws, self.constants, tf)
+        with tf.GradientTape() as tape:
+            logits = tf.stack(self.net(x, training=True))
+            losses = tf.reduce_mean(exit_losses(logits, tf.gather(labels, index)), axis=1)
+            total = self.balance(losses)
+        self._descend(tape.gradient(total, self.parameters), rate)
+        return losses
+
+    def _descend(self, gradients: dict[str, Any], rate: Any) -> None:
+        """SGD as PyTorch has it: weight decay joins the gradient, the rate is outside the momentum.
+
+        Keras has the rate inside, so that each fall of it would leave the last steps' rate behind.
+        """
+        for name, parameter in self.parameters.items():
+            gradient = gradients[name]
+            if len(parameter.shape) > 1:  # a kernel
+                gradient += self.recipe.weight_decay * parameter
+            tf.raw_ops.ResourceApplyMomentum(  # m = momentum m + gradient, parameter -= rate m
+                var=parameter.handle,
+                accum=self.momenta[name].handle,
+                lr=rate,
+                grad=gradient,
+                momentum=self.recipe.momentum,
+            )
+
+    def evaluate(
+        self, batches: Iterable[tuple[Images, Labels]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        count = 0
+        with tf.device(self.device):
+            sums = tf.zeros((2, len(self.net.spec.exits)), tf.float64)
+            for images, labels in batches:
+                sums += self._scores(_tensor(images), _tensor(labels))
+                count += len(labels)
+        loss, error = sums.numpy() / count
+        return loss, error
+
+    def _batch_scores(self, images: Any, labels: Any) -> Any:
+        """Sums over the batch of cross-entropies and errors of each exit, (2, num_exits)."""
+        logits = tf.stack(self.net(standardised(images, self.constants, tf), training=False))
+        wrong = tf.argmax(logits, axis=2) != labels
+        scores = tf.stack((exit_losses(logits, labels), tf.cast(wrong, tf.float32)))
+        return tf.reduce_sum(tf.cast(scores, tf.float64), axis=2)
+
+    def loss_weights(self) -> list[float]:
+        weights: list[float] = self.balance.loss_weights.numpy().tolist()
+        return weights
+
+    def weights(self) -> Arrays:
+        return self.net.dump_weights()
+
+    def load_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        self.net.load_weights(weights)
+
+    def state(self) -> Arrays:
+        """`net`, `momentum` and `balance`, the first two under the spec's names."""
+        momenta = {name: momentum.numpy() for name, momentum in self.momenta.items()}
+        return {
+            **prefixed("net", self.weights()),
+            **prefixed("momentum", momenta),
+            **prefixed("balance", self.balance.export_state()),
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.net.load_weights(under("net", state))
+        self.balance.import_state(under("balance", state))
+        momenta = under("momentum", state)
+        for name, momentum in self.momenta.items():
+            momentum.assign(momenta[name])
+
+
+def exit_losses(logits: Any, labels: Any) -> Any:
+    """Cross-entropy of each exit and image, (num_exits, B), in one kernel for all exits."""
+    repeated = tf.broadcast_to(labels, tf.shape(logits)[:2])
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(repeated, logits)
+
+
+def _device(name: str) -> str:
+    """TensorFlow's name for it; UserError if it is not there, or Keras runs on another backend."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise UserError(f"Keras must run on TensorFlow here, got {backend}: see KERAS_BACKEND")
+    if name == "cuda" and not tf.config.list_physical_devices("GPU"):
+        raise UserError("no CUDA device is at hand: choose --device cpu")
+    return {"cpu": "CPU:0", "cuda": "GPU:0"}[name]
+
+
+def _tensor(array: NDArray[Any] | None) -> Any:
+    """On the current device; in 64 bits, for TensorFlow keeps int32 on the host."""
+    array = np.asarray(array)
+    return tf.constant(array.astype(np.int64) if array.dtype == np.int32 else array)

@@ -1,0 +1,170 @@
+"""A `Learner` in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
+
+from loss_balance.backends.torch import Balancer
+from loss_balance.experiments.data.augment import (
+    Constants,
+    Draws,
+    augmented,
+    constants,
+    standardised,
+)
+from loss_balance.experiments.data.dataset import Arrays
+from loss_balance.experiments.data.sources import Dataset, Images, Labels
+from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.learner import prefixed, under
+from loss_balance.experiments.training.loop import Run
+from loss_balance.reference_models.torch import AnytimeNet
+
+
+def use_one_thread() -> None:
+    """For all runs of this process."""
+    torch.set_num_threads(1)
+
+
+class TorchLearner:
+    """Network, SGD and balancer of one run; the training split lives on the device too."""
+
+    def __init__(self, run: Run, data: Dataset) -> None:
+        if run.engine.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("no CUDA device is at hand: choose --device cpu")
+        self.device = torch.device(run.engine.device)
+        self.autocast = run.engine.precision == "bfloat16"
+        self.net = AnytimeNet(run.spec, seed=run.seed).to(self.device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.balance = Balancer(run.scheme).to(self.device)
+        self.optimizer = torch.optim.SGD(
+            _decay_groups(self.net, run.recipe.weight_decay),
+            lr=run.recipe.learning_rate,
+            momentum=run.recipe.momentum,
+        )
+        prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
+        self.constants = Constants(*map(self._on_device, prepared))
+        self.resident = None
+        if feed.resident(data):
+            self.resident = self._on_device(data.x_train), self._on_device(data.y_train)
+        self._losses = (
+            torch.compile(self._step_losses, fullgraph=True)
+            if run.engine.compiled
+            else self._step_losses
+        )
+
+    def train_epoch(
+        self, batches: Iterable[feed.Batch], rate: float, on_step: Callable[[int, float], None]
+    ) -> NDArray[np.float64]:
+        self.net.train()
+        self.balance.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        sums = torch.zeros(len(self.net.spec.exits), dtype=torch.float64, device=self.device)
+        step = -1
+        for step, batch in enumerate(batches):
+            losses = self._losses(*self._inputs(batch))
+            self.optimizer.zero_grad()
+            self.balance(losses).backward()
+            self.optimizer.step()
+            sums += losses.detach()
+            if step % 10 == 0:  # not every step: reading the loss waits for the device
+                on_step(step, losses[-1].item())
+        return (sums / (step + 1)).cpu().numpy()
+
+    def _inputs(self, batch: feed.Batch) -> tuple[Tensor, Tensor, Tensor, Draws]:
+        """(images, labels, index, draws) on the device."""
+        if self.resident is None:
+            images, labels = self._on_device(batch.images), self._on_device(batch.labels)
+        else:
+            images, labels = self.resident
+        draws = Draws(*map(self._on_device, batch.draws))
+        return images, labels, self._on_device(batch.chosen), draws
+
+    def _step_losses(self, images: Tensor, labels: Tensor, index: Tensor, draws: Draws) -> Tensor:
+        """The mean cross-entropy of each exit over the batch, (num_exits,)."""
+        x = augmented(images, index, draws, self.constants, torch)
+        return exit_losses(self._logits(x), labels[index]).mean(dim=1)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """(num_exits, B, num_classes) of standardised images (B, H, W, C)."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return torch.stack(self.net(x.permute(0, 3, 1, 2))).float()
+
+    @torch.no_grad()
+    def evaluate(
+        self, batches: Iterable[tuple[Images, Labels]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        self.net.eval()
+        sums = torch.zeros(2, len(self.net.spec.exits), dtype=torch.float64, device=self.device)
+        count = 0
+        for images, labels in batches:
+            logits = self._logits(standardised(self._on_device(images), self.constants, torch))
+            targets = self._on_device(labels)
+            sums[0] += exit_losses(logits, targets).double().sum(dim=1)
+            sums[1] += (logits.argmax(dim=2) != targets).sum(dim=1)
+            count += len(labels)
+        loss, error = (sums / count).cpu().numpy()
+        return loss, error
+
+    def loss_weights(self) -> list[float]:
+        weights: list[float] = self.balance.weights.tolist()
+        return weights
+
+    def weights(self) -> Arrays:
+        return self.net.dump_weights()
+
+    def load_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        self.net.load_weights(weights)
+
+    def state(self) -> Arrays:
+        """`net`, `momentum` and `balance`, the first two under the spec's names."""
+        momenta = {
+            name: self.optimizer.state[parameter]["momentum_buffer"].cpu().numpy().copy()
+            for name, parameter in self._parameters().items()
+        }
+        return {
+            **prefixed("net", self.weights()),
+            **prefixed("momentum", momenta),
+            **prefixed("balance", self.balance.export_state()),
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.net.load_weights(under("net", state))
+        self.balance.import_state(under("balance", state))
+        momenta = under("momentum", state)
+        for name, parameter in self._parameters().items():
+            if momenta[name].shape != tuple(parameter.shape):
+                raise ValueError(f"the momentum of {name} has shape {momenta[name].shape}")
+            momentum = self._on_device(momenta[name].copy())
+            self.optimizer.state[parameter]["momentum_buffer"] = momentum
+
+    def _parameters(self) -> dict[str, Tensor]:
+        named = self.net.named_weights()
+        return {name: named[name] for name in self.net.spec.parameters()}
+
+    def _on_device(self, array: NDArray[Any] | None) -> Tensor:
+        return torch.as_tensor(array).to(self.device, non_blocking=True)
+
+
+def exit_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each exit and image, (num_exits, B), in one kernel for all exits."""
+    exits = len(logits)
+    repeated = labels.expand(exits, -1).flatten()
+    return F.cross_entropy(logits.flatten(0, 1), repeated, reduction="none").view(exits, -1)
+
+
+def _decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    kernels = [p for p in net.parameters() if p.ndim > 1]
+    vectors = [p for p in net.parameters() if p.ndim == 1]
+    return [
+        {"params": kernels, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]

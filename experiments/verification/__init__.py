@@ -1,0 +1,1 @@
+"""Proof that all frameworks compute the same."""

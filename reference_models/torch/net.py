@@ -1,0 +1,171 @@
+"""The reference networks for PyTorch: images (B, C, H, W), logits (B, num_classes) per exit."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from loss_balance.reference_models.description.spec import AnytimeSpec
+from loss_balance.reference_models.description.weights import Weights, check, initialise
+from loss_balance.reference_models.torch.checkpoint import recompute, recompute_unit
+from loss_balance.reference_models.torch.units import build
+
+Indices = Tensor | NDArray[np.integer[Any]]  # positions in the current batch
+
+
+class AnytimeNet(nn.Module):
+    """A network that predicts after several of its units.
+
+        net = AnytimeNet(families.resann(9, 32))
+        losses = [F.cross_entropy(logits, labels) for logits in net(images)]
+
+    Submodules: `stem`, `units` (a list), `exits` (by index of the unit they follow).
+
+    Args:
+        spec: what to build.
+        seed: of the first weights, `weights.initialise(spec, seed)`. On the meta device none are
+            drawn.
+        checkpoint: keep of each part only what it passes on, and compute the part once more in the
+            backward pass. A step takes longer and, in deep DenseANNs and MSDNets, a fraction of the
+            memory. Logits, gradients and running statistics stay as they are.
+    """
+
+    def __init__(self, spec: AnytimeSpec, seed: int = 0, *, checkpoint: bool = False) -> None:
+        super().__init__()
+        self.spec = spec
+        self.checkpoint = checkpoint
+        device = torch.get_default_device()
+        with torch.device("meta"):  # PyTorch would draw weights of its own first
+            self.stem = build(spec.stem)
+            self.units = nn.ModuleList(build(unit) for unit in spec.units)
+            heads = zip(spec.exits, spec.heads, strict=True)
+            self.exits = nn.ModuleDict({str(unit): build(head) for unit, head in heads})
+        if device.type != "meta":
+            self.to_empty(device=device)
+            for norm in self.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    norm.reset_running_stats()  # the count of batches is no weight
+            self.load_weights(initialise(spec, seed))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Logits (B, num_classes) of every exit, for images (B, C, H, W).
+
+        Raises:
+            ValueError: images of another shape than the spec's.
+        """
+        return list(self.anytime(x))
+
+    def anytime(self, x: Tensor) -> Generator[Tensor, Indices | None]:
+        """As a call, one exit at a time: nothing deeper than the exits consumed is computed.
+
+        `answers.send(indices)` goes on with those samples alone, positions in the current batch,
+        and returns the next logits.
+
+        Raises:
+            ValueError: images of another shape than the spec's; sent, `indices` that are not a
+                vector of integers.
+        """
+        height, width, channels = self.spec.input_shape
+        if tuple(x.shape[1:]) != (channels, height, width):
+            raise ValueError(
+                f"expected images of shape (B, {channels}, {height}, {width}), got {tuple(x.shape)}"
+            )
+        return self._answers(x)
+
+    def _answers(self, x: Tensor) -> Generator[Tensor, Indices | None]:
+        again = self.checkpoint and torch.is_grad_enabled()
+        run_unit, run_head = (recompute_unit, recompute) if again else (_run, _run)
+        features = run_unit(self.stem, x)
+        for i, unit in enumerate(self.units):
+            features = run_unit(unit, features)
+            if str(i) in self.exits:
+                coarsest = features[-1] if isinstance(features, list) else features
+                kept = yield run_head(self.exits[str(i)], coarsest)
+                if kept is not None:
+                    features = _samples(features, _positions(kept, x.device))
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Takes arrays under the spec's names and in its layouts, from any framework.
+
+        Raises:
+            ValueError: names or shapes do not fit, all in one message; nothing is changed then.
+        """
+        check(self.spec, weights)
+        own = self.named_weights()
+        given = {name: _to_torch(np.asarray(weights[name])) for name in own}
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
+
+    def dump_weights(self) -> Weights:
+        """Copies of all weights for `load_weights` of any framework, in float32 or wider."""
+        return {name: to_array(tensor) for name, tensor in self.named_weights().items()}
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """The parameters and running statistics under the spec's names, not copied."""
+        named = {}
+        for name in (*self.spec.parameters(), *self.spec.statistics()):
+            part, *layers, field = name.split(".")
+            layer = self._part(part).get_submodule(".".join(layers))
+            named[name] = getattr(layer, _ATTRIBUTES[field])
+        return named
+
+    def _part(self, name: str) -> nn.Module:
+        if name.startswith("unit"):
+            return self.units[int(name.removeprefix("unit"))]
+        if name.startswith("exit"):
+            return self.exits[name.removeprefix("exit")]
+        return self.stem
+
+
+_ATTRIBUTES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def to_array(tensor: Tensor) -> NDArray[Any]:
+    """A copy in the spec's layout (OIHW to HWIO, (out, in) to (in, out)), in float32 or wider."""
+    wide = torch.promote_types(tensor.dtype, torch.float32)  # NumPy has no bfloat16
+    array = tensor.detach().to("cpu", wide).numpy()
+    return np.array(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T, order="C")
+
+
+def _to_torch(array: NDArray[Any]) -> Tensor:
+    """The inverse of `to_array`, a copy too; NumPy transposes several times faster."""
+    array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def _run(part: nn.Module, features: Any) -> Any:
+    return part(features)
+
+
+def _positions(kept: Indices, device: torch.device) -> Tensor:
+    indices = kept if isinstance(kept, Tensor) else torch.tensor(np.asarray(kept))
+    whole = not (indices.is_floating_point() or indices.is_complex())
+    if indices.ndim != 1 or indices.dtype == torch.bool or not whole:
+        raise ValueError(
+            "the samples to go on with must be a vector of integers, positions in the batch, got "
+            f"{indices.dtype} of shape {tuple(indices.shape)}"
+        )
+    return indices.to(device, torch.long)  # uint8 would be taken for a mask
+
+
+def _samples(features: Any, positions: Tensor) -> Any:
+    if isinstance(features, Tensor):
+        return features[positions]  # not index_select, which leaves channels_last
+    return type(features)(_samples(x, positions) for x in features)
+
+
+def native(images: NDArray[Any]) -> Tensor:
+    """Images (B, H, W, C) as PyTorch has them, (B, C, H, W)."""
+    return torch.from_numpy(images).permute(0, -1, *range(1, images.ndim - 1))

@@ -1,0 +1,67 @@
+"""One process of a distributed run, in a module of its own that a spawned process can import."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from support.balancers.replica_cases import CASES
+from support.balancers.replica_steps import SCHEME, TWO
+
+from loss_balance.backends.torch import Balancer
+
+WORLD = 2
+
+
+def tensors(losses):
+    return [None if x is None else torch.tensor(x, requires_grad=True) for x in losses]
+
+
+def replica(rank: int, folder: str, compiled: bool) -> None:
+    """Runs all steps, resuming from a checkpoint half way, and writes the weights of each."""
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD
+    )
+    balance = Balancer(SCHEME)
+    call = torch.compile(balance, fullgraph=True, backend="aot_eager") if compiled else balance
+    weights = []
+    for k, step in enumerate(TWO):
+        if k == len(TWO) // 2:
+            torch.save(balance.state_dict(), f"{folder}/{rank}.pt")
+            balance = Balancer(SCHEME)
+            balance.load_state_dict(torch.load(f"{folder}/{rank}.pt", weights_only=True))
+            call = (
+                torch.compile(balance, fullgraph=True, backend="aot_eager") if compiled else balance
+            )
+        losses = tensors(step[rank])
+        call(losses).backward()
+        for loss, weight in zip(losses, balance.weights.tolist(), strict=True):
+            assert loss is None or loss.grad.item() == pytest.approx(weight)
+        weights.append(balance.weights.numpy().copy())
+    np.savez(f"{folder}/{rank}.npz", np.stack(weights), **balance.export_state())
+    dist.destroy_process_group()
+
+
+def run_cases(rank: int, folder: str) -> None:
+    """Runs the cases one after the other and writes what each returned, or the error."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=20),  # what waits for ever would fail
+    )
+    found = {}
+    for case in CASES:
+        try:
+            found[case.__name__] = case(rank)
+        except Exception as error:  # shown by the test of that case
+            found[case.__name__] = f"{type(error).__name__}: {error}"
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()

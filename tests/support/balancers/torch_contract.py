@@ -1,0 +1,59 @@
+"""The contract of balancers as PyTorch's keeps it; needs torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from support.balancers.contract import GradientContract
+
+from loss_balance.backends.torch import Balancer
+
+
+def convert(losses, dtype, *, requires_grad=False):
+    """Floats in whatever container to scalar tensors or a vector of `dtype`."""
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+    def one(x):
+        return None if x is None else torch.tensor(x, dtype=dtype, requires_grad=requires_grad)
+
+    if isinstance(losses, dict):
+        return {name: one(x) for name, x in losses.items()}
+    if isinstance(losses, np.ndarray):
+        return one(losses)
+    if isinstance(losses, float):
+        return losses
+    return type(losses)(one(x) for x in losses)
+
+
+class TorchContract(GradientContract):
+    wide = torch.float64
+
+    def make(self, scheme, **options):
+        return Balancer(scheme, **options)
+
+    def step(self, balancer, losses, mask=None, dtype="float32", *, wrap=lambda x: x, **options):
+        mask = None if mask is None else torch.tensor(mask)
+        if "priorities" in options:
+            options["priorities"] = torch.tensor(options["priorities"])
+        return balancer.train()(wrap(convert(losses, dtype)), mask=mask, **options).detach()
+
+    def gradient(self, balancer, losses, dtype="float32"):
+        losses = convert(losses, dtype, requires_grad=True)
+        return [g.item() for g in torch.autograd.grad(balancer.train()(losses), losses)]
+
+    def gradient_of_square(self, balancer, x, scales):
+        x = torch.tensor(x, requires_grad=True)
+        balancer.train()([scale * x**2 for scale in scales]).backward()
+        return x.grad.item()
+
+    def evaluate(self, balancer, losses):
+        return float(balancer.eval()(convert(losses, "float32")))
+
+    def dtype_of(self, total):
+        return str(total.dtype).removeprefix("torch.")
+
+    def save(self, balancer, path):
+        torch.save(balancer.state_dict(), path)
+
+    def load(self, balancer, path):
+        balancer.load_state_dict(torch.load(path, weights_only=True))
