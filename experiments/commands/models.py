@@ -55,12 +55,12 @@ def show_one(name: str, num_classes: int | None) -> None:
     console.print("All earlier heads included; units count from 0, as in the names of weights.")
 
 
-def draw(name: str, num_classes: int | None, path: Path) -> None:
+def write_picture(name: str, num_classes: int | None, path: Path) -> None:
     """A picture of the network called `name`; UserError if there is none or no such format."""
-    from loss_balance.experiments.pages.network_plot import draw as draw_spec
+    from loss_balance.experiments.pages.network_plot import draw  # a second for matplotlib
 
     try:
-        draw_spec(get(name, num_classes), path)
+        draw(get(name, num_classes), path)
     except (ValueError, OSError) as error:
         raise UserError(f"--draw needs a file it can write, .png, .svg or .pdf: {error}") from error
 
@@ -94,4 +94,4 @@ def models(
         return
     show_one(name, classes)
     if draw is not None:
-        draw(name, classes, draw)
+        write_picture(name, classes, draw)

@@ -76,9 +76,9 @@ def _redo(name: str, summary: str) -> None:
         final_weight: FinalWeight = None,
         out: Out = Path("runs/paper"),
     ) -> None:
-        from loss_balance.experiments.paper import redo as paper
+        from loss_balance.experiments.paper.redo import Request, redo  # a second for matplotlib
 
-        request = paper.Request(
+        request = Request(
             scale=scale,
             engine=engine(backend, device, precision, compiled),
             networks=None if networks is None else opts.names(networks),
@@ -95,7 +95,7 @@ def _redo(name: str, summary: str) -> None:
             decay=decay,
             final_weight=final_weight,
         )
-        if not paper.redo(name, request, out, cores() if jobs is None else jobs):
+        if not redo(name, request, out, cores() if jobs is None else jobs):
             raise typer.Exit(130)
 
     command.__doc__ = summary

@@ -76,7 +76,9 @@ class Preparation:
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{path} must be a whole image, got: {error}") from error
         if self.streamed:
-            from loss_balance.experiments.data.stream import crop_evaluation
+            from loss_balance.experiments.data.stream import (
+                crop_evaluation,  # loads grain: a second
+            )
 
             fitted = crop_evaluation(converted)
         else:

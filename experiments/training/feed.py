@@ -48,7 +48,7 @@ def training(
     order = epoch_order(seed, epoch, len(data.y_train), recipe)
     size = order.shape[1]
     if data.streamed:
-        from loss_balance.experiments.data import stream
+        from loss_balance.experiments.data import stream  # its loader is not for everyone
 
         still, index = draws(Augmentation(), seed, epoch, size), np.arange(size, dtype=np.int32)
         for images, labels in stream.training(data, order, seed, epoch, workers):
@@ -66,7 +66,7 @@ def evaluation(
     """All images of a split in order, as published, with their labels."""
     size = max(1, min(500, PIXELS // (data.input_shape[0] * data.input_shape[1])))
     if data.streamed:
-        from loss_balance.experiments.data import stream
+        from loss_balance.experiments.data import stream  # its loader is not for everyone
 
         yield from stream.evaluation(data, x, y, size, workers)
         return
