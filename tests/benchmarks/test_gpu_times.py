@@ -107,7 +107,7 @@ def test_networks_are_timed_in_jax(python, tmp_path):
 SEGMENTS = """
 import torch
 from benchmarks.gpu.segments import Segments
-from loss_balance.experiments.small_networks import CHAINS
+from loss_balance.experiments.verification.small_networks import CHAINS
 from loss_balance.reference_models.torch import AnytimeNet
 
 for spec in CHAINS:

@@ -310,7 +310,7 @@ def test_a_network_taken_apart_and_put_together_predicts_the_same(net, images):
 
 def test_a_network_without_weights_draws_none_and_takes_a_checkpoint(net, tmp_path, monkeypatch):
     save(nnx.to_pure_dict(nnx.state(net)), tmp_path / "net")
-    monkeypatch.delattr("loss_balance.reference_models.jax.initialise")
+    monkeypatch.delattr("loss_balance.reference_models.jax.net.initialise")
     empty = AnytimeNet(SPARSE, seed=None)
     state = nnx.state(empty)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state))

@@ -190,7 +190,7 @@ def test_a_deep_copy_is_independent(net, images):
 
 
 def test_meta_device_draws_nothing_and_can_be_filled_later(net, images, monkeypatch):
-    monkeypatch.delattr("loss_balance.reference_models.torch.initialise")
+    monkeypatch.delattr("loss_balance.reference_models.torch.net.initialise")
     with torch.device("meta"):
         empty = AnytimeNet(SPARSE)
     assert all(tensor.is_meta for tensor in empty.state_dict().values())

@@ -13,7 +13,7 @@ from loss_balance.experiments.training.run_folder import alone
 HOLD = """
 import sys
 from pathlib import Path
-from loss_balance.experiments.run_folder import alone
+from loss_balance.experiments.training.run_folder import alone
 with alone(Path(sys.argv[1]), lambda: False):
     print("held", flush=True)
     sys.stdin.read()

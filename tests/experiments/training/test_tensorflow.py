@@ -25,7 +25,7 @@ from loss_balance.experiments.training.keras import TensorFlowLearner, exit_loss
 
 WORKER = """
 from learners import DATA, batches, ignore, make
-from loss_balance.experiments.execution import learner
+from loss_balance.experiments.runs.execution import learner
 
 learner(make("tensorflow"), DATA).train_epoch(batches(1), 0.1, ignore)
 """
