@@ -27,10 +27,11 @@ from benchmarks.gpu.paper_folder import epochs_done, finished_runs, lighten, pac
 from benchmarks.gpu.paper_training import Progress, train_within
 from benchmarks.gpu.results import Results
 from loss_balance.experiments.runs.execution import cores
-from loss_balance.experiments.studies.comparison import AT, OPT, SCHEMES, Comparison, outcome
+from loss_balance.experiments.studies.comparison import AT, Comparison, outcome
 from loss_balance.experiments.training.engine import Engine, check_installed
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.recipes import RECIPES
+from loss_balance.experiments.training.schemes import OPT, SCHEMES
 from loss_balance.reference_models import families
 from loss_balance.schemes.adaloss import AdaLoss
 

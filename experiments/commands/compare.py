@@ -15,9 +15,10 @@ from loss_balance.experiments.pages import comparison_page
 from loss_balance.experiments.runs.execution import cores
 from loss_balance.experiments.runs.output_folder import claim_output
 from loss_balance.experiments.runs.progress import check_jobs, execute_with_bars
-from loss_balance.experiments.studies.comparison import AT, OPT, Outcome, outcome
+from loss_balance.experiments.studies.comparison import AT, Outcome, outcome
 from loss_balance.experiments.studies.plan import Options, config_of, plan
 from loss_balance.experiments.training.engine import engine
+from loss_balance.experiments.training.schemes import OPT
 
 
 def compare(

@@ -18,12 +18,12 @@ from loss_balance.experiments.runs.execution import cores
 from loss_balance.experiments.runs.output_folder import claim_output
 from loss_balance.experiments.runs.progress import check_jobs, execute_with_bars
 from loss_balance.experiments.runs.trained import read
-from loss_balance.experiments.studies.comparison import SCHEMES
 from loss_balance.experiments.studies.ensemble import combine
 from loss_balance.experiments.studies.ensemble_runs import Training, check_same_data, measure
 from loss_balance.experiments.studies.plan import Options, config_of, plan
 from loss_balance.experiments.training.engine import engine
 from loss_balance.experiments.training.recipes import RECIPES
+from loss_balance.experiments.training.schemes import SCHEMES
 
 FOR_ALL = ("runs", "out", "repeats")  # the rest is for training
 

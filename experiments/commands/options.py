@@ -10,9 +10,9 @@ import typer
 
 from loss_balance.experiments.data.augment import AUGMENTATIONS
 from loss_balance.experiments.data.sources import NAMES
-from loss_balance.experiments.studies.comparison import SCHEMES
 from loss_balance.experiments.training.engine import FRAMEWORKS
 from loss_balance.experiments.training.recipes import RECIPES
+from loss_balance.experiments.training.schemes import SCHEMES
 
 TRAINING, ADALOSS, OUTPUT = "Training", "AdaLoss", "Output"
 

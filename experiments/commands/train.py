@@ -17,11 +17,12 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.output_folder import claim_output
 from loss_balance.experiments.runs.progress import execute_with_bars
 from loss_balance.experiments.runs.trained import Trained, read
-from loss_balance.experiments.studies.comparison import OPT, SCHEMES, Comparison
+from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.studies.plan import Options, plan
 from loss_balance.experiments.training.engine import engine
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.run_folder import FILES
+from loss_balance.experiments.training.schemes import OPT, SCHEMES
 
 
 def train(

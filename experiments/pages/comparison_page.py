@@ -11,8 +11,9 @@ import numpy as np
 import loss_balance
 from loss_balance.experiments.pages import comparison_plot
 from loss_balance.experiments.pages.page import embedded, render
-from loss_balance.experiments.studies.comparison import AT, FRACTIONS, OPT, Outcome
+from loss_balance.experiments.studies.comparison import AT, FRACTIONS, Outcome
 from loss_balance.experiments.training.run_folder import write_atomically, write_json
+from loss_balance.experiments.training.schemes import OPT
 
 TITLES = {"train_loss": "training loss", "test_error": "test error"}
 

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from loss_balance.experiments.pages.style import COLORS, MILLION, STYLE, png
-from loss_balance.experiments.studies.comparison import AT, OPT, Comparison, Outcome
+from loss_balance.experiments.pages.style import MILLION, STYLE, png
+from loss_balance.experiments.studies.comparison import AT, Comparison, Outcome
 from loss_balance.experiments.training.run_folder import read_metrics
+from loss_balance.experiments.training.schemes import OPT, color_of
 
 
 def draw(folder: Path, measured: Outcome) -> bytes:
@@ -32,7 +33,7 @@ def _against_cost(axes: Axes, measured: Outcome, metric: str) -> None:
         values = getattr(curve, metric) * (100 if metric == "test_error" else 1)
         cost = np.array(curve.multiply_adds) / MILLION
         style, size = ("*", 11.0) if name == OPT else ("o-", 3.5)
-        color = COLORS[name]
+        color = color_of(name)
         axes.plot(cost, values.mean(axis=0), style, markersize=size, color=color, label=name)
         if len(values) > 1 and name != OPT:
             low, high = values.min(axis=0), values.max(axis=0)
@@ -51,7 +52,7 @@ def _relative(axes: Axes, measured: Outcome) -> None:
     for name in measured.curves:
         if name != base:
             change = 100 * measured.increase(name, "train_loss", base)
-            axes.plot(range(len(AT)), change, marker="o", color=COLORS[name], label=name)
+            axes.plot(range(len(AT)), change, marker="o", color=color_of(name), label=name)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(AT)), AT)
     axes.set_xlabel("fraction of the cost")

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from loss_balance.experiments.pages.style import COLORS, MILLION, STYLE, png
+from loss_balance.experiments.pages.style import MILLION, STYLE, png
 from loss_balance.experiments.studies.ensemble import Combined, Curve, Unit
+from loss_balance.experiments.training.schemes import color_of
 
 LABELS: dict[Unit, str] = {
     "multiply_adds": "budget, million multiply-adds",
@@ -64,7 +65,7 @@ def panel(axes: Axes, combined: Combined, unit: Unit) -> None:
 def _style(curve: Curve) -> tuple[str, dict[str, Any]]:
     """The legend's text, which singles of one scheme share, and how the line is drawn."""
     scheme = curve.members[0].scheme
-    color = COLORS.get(scheme, "C7")
+    color = color_of(scheme)
     if curve.kind == "single":
         style = {"color": color, "lw": 1, "ls": ":", "marker": ".", "ms": 5, "alpha": 0.7}
         return f"single networks, {scheme}: each exit", style

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from loss_balance.experiments.pages.style import COLORS, MILLION, STYLE, png
+from loss_balance.experiments.pages.style import MILLION, STYLE, png
 from loss_balance.experiments.runs.trained import Trained
+from loss_balance.experiments.training.schemes import color_of
 
 LINES = ("-", "--", ":", "-.")
 ACROSS = 3  # panels beside each other
@@ -80,7 +81,7 @@ def _style(run: Trained, networks: Sequence[str]) -> dict[str, Any]:
     """Colour by scheme, line by network; seeds look alike."""
     line = LINES[networks.index(_network(run)) % len(LINES)]
     marker = "*" if len(run.spec.exits) == 1 else "."
-    color = COLORS.get(run.scheme, "C7")
+    color = color_of(run.scheme)
     return {"color": color, "linestyle": line, "marker": marker, "alpha": 0.8, "linewidth": 1.2}
 
 

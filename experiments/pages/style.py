@@ -7,21 +7,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from loss_balance.experiments.studies.comparison import OPT
-
-COLORS = {
-    "const": "C0",
-    "linear": "C2",
-    "half-end": "C4",
-    "adaloss": "C3",
-    "log-loss": "C1",
-    "uw": "C5",
-    "uw-so": "C6",
-    "dwa": "C9",
-    OPT: "black",
-}
-
-
 STYLE: dict[Any, Any] = {"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}
 
 

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.pages.style import COLORS
 from loss_balance.experiments.paper.common import (
     Values,
     change,
@@ -23,8 +22,9 @@ from loss_balance.experiments.paper.common import (
 from loss_balance.experiments.paper.exhibit import Exhibit
 from loss_balance.experiments.paper.numbers import FIG_2A
 from loss_balance.experiments.runs.pool import TrainedRuns
-from loss_balance.experiments.studies.comparison import OPT, Comparison
+from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.schemes import OPT, color_of
 
 
 def runs_2a(comparisons: Sequence[Comparison]) -> list[Run]:
@@ -94,8 +94,8 @@ def _figure_2a(over: dict[str, Values]) -> Figure:
     figure, axes = panel("Fig. 2a", "depth (exit)", "training loss over OPT's, %")
     for name, values in over.items():
         depth = range(1, len(values) + 1)
-        axes.plot(depth, values, "o-", color=COLORS[name], markersize=4, label=name)
-    axes.axhline(0, color=COLORS[OPT], linewidth=1, label="opt")
+        axes.plot(depth, values, "o-", color=color_of(name), markersize=4, label=name)
+    axes.axhline(0, color=color_of(OPT), linewidth=1, label="opt")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure

@@ -13,10 +13,11 @@ from loss_balance.experiments.paper.common import number, panel, subject
 from loss_balance.experiments.paper.exhibit import Exhibit
 from loss_balance.experiments.paper.numbers import FIG_5A
 from loss_balance.experiments.runs.pool import TrainedRuns
-from loss_balance.experiments.studies.comparison import OPT, Comparison
+from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.studies.ensemble import Combined, Curve, combine
 from loss_balance.experiments.studies.ensemble_runs import measure
 from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.schemes import OPT
 
 REPEATS = 1  # of the times that an ensemble is measured with, of which the figure shows none
 EARLY = 0.25  # of the ensemble's cost

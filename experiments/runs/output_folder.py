@@ -10,6 +10,7 @@ from typing import Any
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training.run_folder import write_json
+from loss_balance.experiments.training.schemes import modern
 
 
 def claim_output(
@@ -36,7 +37,7 @@ def claim_output(
         raise UserError("--resume and --overwrite exclude each other: choose one")
     file = folder / "config.json"
     if file.exists():
-        before = json.loads(file.read_text())
+        before = modern(json.loads(file.read_text()))
         if overwrite and set(before) != set(config):
             raise UserError(f"--overwrite discards what this command left, {folder} is another's")
         if overwrite:

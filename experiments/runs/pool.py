@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from loss_balance.experiments.runs import trained
 from loss_balance.experiments.runs.progress import check_jobs, execute_with_bars, work
 from loss_balance.experiments.runs.trained import Trained
 from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.schemes import name_of
 
 TrainedRuns = dict[Run, Trained]  # by the run as it was asked for
 
@@ -41,7 +42,7 @@ class Pool:
             KeyboardInterrupt: likewise; the same call goes on.
         """
         check_jobs(jobs)
-        named = {run: replace(run, name=name_of(run)) for run in runs}
+        named = {run: replace(run, name=folder_name(run)) for run in runs}
         missing = {run for run in named.values() if not self._has(run)}
         console.print(
             f"{len(set(named.values()))} runs, {len(missing)} of them to train.", highlight=False
@@ -55,10 +56,16 @@ class Pool:
         return (self.folder / run.name / "result.json").exists()
 
 
-def name_of(run: Run) -> str:
-    """A readable name with a digest of the run's whole description, its own name aside."""
+def folder_name(run: Run) -> str:
+    """A readable name with a digest of the run's whole description, its own name aside.
+
+    Hyperparameters of the scheme at their defaults are left out, so that one that a later version
+    adds makes no other run of it.
+    """
     config = run.config()
     del config["name"]
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-    scheme = type(run.scheme).__name__.lower()
-    return f"{run.spec.name}-{run.source.name}-{scheme}-seed{run.seed}-{digest}"
+    defaults = {f.name: f.default for f in fields(run.scheme)}  # type: ignore[arg-type]
+    scheme = {k: v for k, v in config["scheme"].items() if k not in defaults or v != defaults[k]}
+    described = json.dumps({**config, "scheme": scheme}, sort_keys=True)
+    digest = hashlib.sha256(described.encode()).hexdigest()[:12]
+    return f"{run.spec.name}-{run.source.name}-{name_of(scheme)}-seed{run.seed}-{digest}"

@@ -23,21 +23,11 @@ from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine, check_installed
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.run_folder import read_metrics
+from loss_balance.experiments.training.schemes import modern, name_of
 from loss_balance.reference_models.description.config import from_config
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import load as read_npz
 
-SCHEMES = {
-    "AdaLoss": "adaloss",
-    "Constant": "const",
-    "Linear": "linear",
-    "HalfEnd": "half-end",
-    "LogLoss": "log-loss",
-    "UncertaintyWeighting": "uw",
-    "SoftmaxInverse": "uw-so",
-    "DynamicWeightAverage": "dwa",
-    "Single": "opt",
-}  # class to the name that the command line gives it
 METRICS = ("train_loss", "test_loss", "test_error")  # of `result.json`, per exit
 FILES = ("config.json", "result.json", "weights.npz", "statistics.npz")
 
@@ -175,7 +165,7 @@ def read(folder: Path) -> Trained:
             f"{folder} lacks {', '.join(missing)}"
         )
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = modern(json.loads((folder / "config.json").read_text()))
         result = json.loads((folder / "result.json").read_text())
         recipe = config["recipe"]
         return Trained(
@@ -183,7 +173,7 @@ def read(folder: Path) -> Trained:
             config,
             {metric: list(map(float, result[metric])) for metric in METRICS},
             from_config(config["spec"]),
-            _scheme(config["scheme"]),
+            name_of(config["scheme"]),
             Recipe(**{**recipe, "milestones": tuple(recipe["milestones"])}),
             Source.from_config(config["data"]),
             Engine(**config["engine"]),
@@ -206,9 +196,3 @@ def find(places: Sequence[Path]) -> list[Trained]:
         for folder in folders:
             runs.setdefault(folder.resolve(), read(folder))
     return list(runs.values())
-
-
-def _scheme(text: str) -> str:
-    """From `AdaLoss(num_losses=9, gamma=0.05, ...)` to `adaloss`."""
-    kind = text.partition("(")[0]
-    return SCHEMES.get(kind, kind)

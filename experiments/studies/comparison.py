@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,29 +15,21 @@ from loss_balance.experiments.runs.execution import Results
 from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.recipes import Recipe
+from loss_balance.experiments.training.schemes import OPT, SCHEMES
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.schemes.adaloss import AdaLoss
-from loss_balance.schemes.adaptive import (
-    DynamicWeightAverage,
-    LogLoss,
-    SoftmaxInverse,
-    UncertaintyWeighting,
-)
 from loss_balance.schemes.base import Scheme
-from loss_balance.schemes.fixed import Constant, HalfEnd, Linear, Single
+from loss_balance.schemes.fixed import Single
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the cost, where the paper compares (Fig. 2a, Table 3a)
 AT = ("1/4", "1/2", "3/4", "1")  # FRACTIONS in print
-OPT = "opt"
-SCHEMES = ("const", "linear", "half-end", "adaloss", "log-loss", "uw", "uw-so", "dwa", OPT)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One network, one data set, several schemes and seeds.
 
-    The adaptive baselines are scaled so that their largest weight is 1, as AdaLoss's is, since all
-    schemes share one recipe. OPT is one network per fraction of the cost, cut after the latest exit
+    OPT is one network per fraction of the cost, cut after the latest exit
     that fits and trained for that exit alone: what it could reach if it need not share.
     """
 
@@ -102,19 +94,7 @@ class Comparison:
 
     def scheme(self, name: str) -> Scheme:
         """The scheme object of that name for this network."""
-        count = len(self.spec.exits)
-        epoch = self.recipe.batches(self.images)
-        makers: dict[str, Callable[[int], Scheme]] = {
-            "const": Constant,
-            "linear": Linear,
-            "half-end": HalfEnd,
-            "adaloss": lambda _: self.adaloss,
-            "log-loss": lambda n: LogLoss(n, scaled=True),
-            "uw": lambda n: UncertaintyWeighting(n, scaled=True),
-            "uw-so": lambda n: SoftmaxInverse(n, scaled=True),
-            "dwa": lambda n: DynamicWeightAverage(n, epoch, scaled=True),
-        }
-        return makers[name](count)
+        return SCHEMES[name].make(self.adaloss, self.recipe.batches(self.images))
 
 
 @dataclass(frozen=True)

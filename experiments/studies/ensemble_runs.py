@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from loss_balance.experiments.data.sources import Dataset
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.trained import Trained
-from loss_balance.experiments.studies.comparison import OPT, Comparison
+from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.studies.ensemble import Measured
 from loss_balance.experiments.studies.plan import Options, plan
 from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.schemes import OPT
 from loss_balance.reference_models.description.spec import AnytimeSpec
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from loss_balance.backends.interface import scheme_config
 from loss_balance.experiments.data.preparation import preparation
 from loss_balance.experiments.data.sources import Dataset, Source
 from loss_balance.experiments.errors import Interruption, UserError
@@ -53,7 +54,7 @@ class Run:
             "name": self.name,
             "network": self.spec.name,
             "spec": to_config(self.spec),
-            "scheme": repr(self.scheme),
+            "scheme": scheme_config(self.scheme),
             "recipe": asdict(self.recipe) | {"milestones": list(self.recipe.milestones)},
             "seed": self.seed,
             "data": self.source.config(),

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.training.learner import Learner
+from loss_balance.experiments.training.schemes import modern
 from loss_balance.reference_models.description.weights import load as read_npz
 
 FILES = (
@@ -103,7 +104,7 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
-    elif json.loads(file.read_text()) != json.loads(json.dumps(config)):
+    elif modern(json.loads(file.read_text())) != json.loads(json.dumps(config)):
         raise UserError(f"{folder} holds another run: choose another --out or use --overwrite")
 
 

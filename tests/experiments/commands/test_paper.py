@@ -83,10 +83,10 @@ def results(out, network, scheme, **wanted):
         (config, result, metrics)
         for config, result, metrics in runs_in(out / "runs")
         if config["network"] == network
-        and config["scheme"].startswith(f"{scheme}(")
+        and config["scheme"]["class"] == scheme
         and config["data"]["validation"] == wanted["validation"]
         and config["data"]["name"] == wanted["name"]
-        and (scheme != "AdaLoss" or f"final_weight={wanted['final']}" in config["scheme"])
+        and config["scheme"].get("final_weight", wanted["final"]) == wanted["final"]
     ]
 
 

@@ -7,8 +7,11 @@ from threading import Event, Thread
 import pytest
 
 pytest.importorskip("filelock")
-from loss_balance.experiments.errors import Interruption
-from loss_balance.experiments.training.run_folder import alone
+from loss_balance import AdaLoss, LinearSchedule, Single, Static
+from loss_balance.backends.interface import scheme_config
+from loss_balance.experiments.errors import Interruption, UserError
+from loss_balance.experiments.training.run_folder import alone, claim
+from loss_balance.experiments.training.schemes import modern
 
 HOLD = """
 import sys
@@ -57,3 +60,49 @@ def test_the_next_one_enters_once_the_first_has_left(tmp_path):
     for _ in range(2):
         with alone(tmp_path / "new" / "run", lambda: False):
             pass
+
+
+OLD = "AdaLoss(num_losses=3, gamma={}, decay=0.9, final_weight=1.0, update_every=1, floor=1e-08)"
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [
+        (OLD.format(0.1), AdaLoss(3, gamma=0.1, decay=0.9)),
+        (
+            OLD.format("LinearSchedule(start=1.0, stop=0.0, steps=7)"),
+            AdaLoss(3, gamma=LinearSchedule(1.0, 0.0, 7), decay=0.9),
+        ),
+        ("Static(weights=(1.0, 0.5))", Static([1.0, 0.5])),
+        ("Single(num_losses=1, index=-1)", Single(1)),
+    ],
+)
+def test_a_configuration_of_version_0_1_is_that_of_the_same_scheme(text, scheme):
+    assert modern({"seed": 1, "scheme": text}) == {"seed": 1, "scheme": scheme_config(scheme)}
+
+
+def test_a_hyperparameter_that_came_later_has_its_default():
+    config = scheme_config(AdaLoss(3))
+    del config["warmup"]
+    assert modern({"scheme": config}) == {"scheme": scheme_config(AdaLoss(3))}
+
+
+@pytest.mark.parametrize(
+    "text", ["open('x')", "AdaLoss(3)", "AdaLoss(num_losses=3, gamma=f(x))", "1 +"]
+)
+def test_a_text_that_is_no_scheme_is_refused_and_never_evaluated(text):
+    with pytest.raises(ValueError, match=r"a scheme must be CLASS\(NAME=VALUE"):
+        modern({"scheme": text})
+
+
+def test_a_scheme_of_someone_elses_is_left_as_it_is():
+    config = {"scheme": {"class": "Elsewhere", "num_losses": 3}}
+    assert modern(config) == config
+
+
+def test_the_folder_of_an_old_run_is_its_own_still(tmp_path):
+    old = {"name": "a", "scheme": OLD.format(0.1)}
+    claim(tmp_path, old)
+    claim(tmp_path, {"name": "a", "scheme": scheme_config(AdaLoss(3, gamma=0.1, decay=0.9))})
+    with pytest.raises(UserError, match="holds another run"):
+        claim(tmp_path, {"name": "a", "scheme": scheme_config(AdaLoss(3, decay=0.9))})

@@ -1,0 +1,105 @@
+"""The schemes that the commands know: name, class, how one is made, and the colour of its lines.
+
+A new scheme is one entry of SCHEMES.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from loss_balance.backends.interface import scheme_config, scheme_from_config
+from loss_balance.schemes.adaloss import AdaLoss
+from loss_balance.schemes.adaptive import (
+    DynamicWeightAverage,
+    LogLoss,
+    SoftmaxInverse,
+    UncertaintyWeighting,
+)
+from loss_balance.schemes.base import Scheme
+from loss_balance.schemes.fixed import Constant, HalfEnd, Linear, Single
+
+OPT = "opt"
+
+
+class Kind(NamedTuple):
+    """What the commands must know of a scheme."""
+
+    scheme: type[Scheme]
+    color: str  # matplotlib's name
+    make: Callable[[AdaLoss, int], Scheme]  # of (AdaLoss as asked for, updates per epoch)
+
+
+# The adaptive baselines are scaled so that their largest weight is 1, as AdaLoss's is, since all
+# schemes share one recipe.
+SCHEMES = {
+    "const": Kind(Constant, "C0", lambda given, _: Constant(given.num_losses)),
+    "linear": Kind(Linear, "C2", lambda given, _: Linear(given.num_losses)),
+    "half-end": Kind(HalfEnd, "C4", lambda given, _: HalfEnd(given.num_losses)),
+    "adaloss": Kind(AdaLoss, "C3", lambda given, _: given),
+    "log-loss": Kind(LogLoss, "C1", lambda given, _: LogLoss(given.num_losses, scaled=True)),
+    "uw": Kind(
+        UncertaintyWeighting,
+        "C5",
+        lambda given, _: UncertaintyWeighting(given.num_losses, scaled=True),
+    ),
+    "uw-so": Kind(
+        SoftmaxInverse, "C6", lambda given, _: SoftmaxInverse(given.num_losses, scaled=True)
+    ),
+    "dwa": Kind(
+        DynamicWeightAverage,
+        "C9",
+        lambda given, epoch: DynamicWeightAverage(given.num_losses, epoch, scaled=True),
+    ),
+    OPT: Kind(Single, "black", lambda given, _: Single(given.num_losses)),  # a network per exit
+}
+UNKNOWN = "C7"  # the colour of a scheme that is none of them
+
+
+def color_of(name: str) -> str:
+    """The colour of a scheme's lines, by the name that the commands give it."""
+    return SCHEMES[name].color if name in SCHEMES else UNKNOWN
+
+
+def name_of(config: Mapping[str, Any]) -> str:
+    """What the commands call the scheme of a config; the name of its class if they know none."""
+    kind = str(config["class"])
+    return next((name for name, known in SCHEMES.items() if known.scheme.__name__ == kind), kind)
+
+
+def modern(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration with its scheme as this version writes it.
+
+    Version 0.1 wrote its `repr`; and hyperparameters that came later have their defaults.
+    """
+    if "scheme" not in config:
+        return config
+    scheme = config["scheme"]
+    scheme = _config_of_text(scheme) if isinstance(scheme, str) else scheme
+    with contextlib.suppress(ValueError):  # a class of the user's own that is not imported here
+        scheme = scheme_config(scheme_from_config(scheme))
+    return {**config, "scheme": scheme}
+
+
+def _config_of_text(text: str) -> dict[str, Any]:
+    """The config of `AdaLoss(num_losses=9, gamma=LinearSchedule(...))`; nothing is evaluated.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    try:
+        return _config_of_call(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"a scheme must be CLASS(NAME=VALUE, ...), got {text!r}") from error
+
+
+def _config_of_call(call: ast.expr) -> dict[str, Any]:
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        raise ValueError("no call with keywords")
+    values = {str(keyword.arg): keyword.value for keyword in call.keywords}
+    return {"class": call.func.id} | {
+        name: _config_of_call(value) if isinstance(value, ast.Call) else ast.literal_eval(value)
+        for name, value in values.items()
+    }
