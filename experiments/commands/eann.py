@@ -11,25 +11,23 @@ import typer
 from rich.console import Console
 
 from loss_balance.experiments.commands import options as opts
-from loss_balance.experiments.data.sources import Source
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages import ensemble_page
-from loss_balance.experiments.runs.execution import cores
 from loss_balance.experiments.runs.output_folder import claim_output
-from loss_balance.experiments.runs.progress import check_jobs, execute_with_bars
+from loss_balance.experiments.runs.progress import train_or_tell, workers_for
 from loss_balance.experiments.runs.trained import read
 from loss_balance.experiments.studies.ensemble import combine
 from loss_balance.experiments.studies.ensemble_runs import Training, check_same_data, measure
-from loss_balance.experiments.studies.plan import Options, config_of, plan
-from loss_balance.experiments.training.engine import engine
-from loss_balance.experiments.training.recipes import RECIPES
+from loss_balance.experiments.studies.plan import TRAINING, Options, config_of, plan
 from loss_balance.experiments.training.schemes import SCHEMES
 
 FOR_ALL = ("runs", "out", "repeats")  # the rest is for training
 
 
+@opts.takes_options(without=["validation", "seeds"])
 def eann(
     context: typer.Context,
+    options: Options,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(metavar="RUN", help="Folders of finished runs, trained with --validation."),
@@ -38,7 +36,7 @@ def eann(
         str,
         typer.Option(
             help="Networks of growing cost, about twofold; with commas.",
-            rich_help_panel=opts.TRAINING,
+            rich_help_panel=TRAINING,
         ),
     ] = "resann-1-8,resann-2-8,resann-4-8",
     schemes: Annotated[
@@ -46,20 +44,9 @@ def eann(
         typer.Option(
             help=f"Any of {', '.join(SCHEMES)}; with commas. An ensemble each; opt is of the "
             "largest network.",
-            rich_help_panel=opts.TRAINING,
+            rich_help_panel=TRAINING,
         ),
     ] = "adaloss,const,opt",
-    data: opts.Data = "digit-pairs",
-    path: opts.DataPath = None,
-    download: opts.Download = False,
-    augment: opts.Augment = None,
-    backend: opts.Backend = "torch",
-    device: opts.Device = "cpu",
-    epochs: opts.Epochs = None,
-    learning_rate: opts.LearningRate = None,
-    batch_size: opts.BatchSize = None,
-    gamma: opts.Gamma = 0.05,
-    decay: opts.Decay = 0.99,
     jobs: opts.Jobs = None,
     resume: opts.Resume = False,
     overwrite: opts.Overwrite = False,
@@ -85,27 +72,9 @@ def eann(
         check_free(out)
         combine_runs(runs, out, repeats)
         return
-    options = Options(
-        engine=engine(backend, device),
-        source=Source(data, path, validation=True, augment=augment),
-        network="",
-        schemes=opts.names(schemes),
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size or (RECIPES[data].batch_size if data in RECIPES else 1),
-        seeds=1,
-        gamma=gamma,
-        decay=decay,
-        final_weight=1.0,
-    )
-    trained = train_networks(
-        Training(options, opts.names(networks)),
-        out,
-        cores() if jobs is None else jobs,
-        resume=resume,
-        overwrite=overwrite,
-        download=download,
-    )
+    options = replace(options, validation=True)
+    training = Training(options, opts.names(networks), opts.names(schemes))
+    trained = train_networks(training, out, jobs, resume=resume, overwrite=overwrite)
     if trained is None:
         raise typer.Exit(130)
     combine_runs(trained, out, repeats)
@@ -124,34 +93,21 @@ console = Console()
 
 
 def train_networks(
-    training: Training,
-    folder: Path,
-    workers: int,
-    *,
-    resume: bool,
-    overwrite: bool,
-    download: bool,
+    training: Training, folder: Path, jobs: int | None, *, resume: bool, overwrite: bool
 ) -> list[Path] | None:
     """Trains what is missing in `folder`/runs; the folders of all runs, None after Ctrl-C.
 
     Raises:
         UserError: an option or a file is not as it must be.
     """
-    check_jobs(workers)
-    data = training.options.source.load(download=download)
+    workers = workers_for(jobs)
+    data = training.options.load()
     runs = [run for _, run in training.plan(data)]
-    first = plan(replace(training.options, network=training.networks[0]), data)
-    config = config_of(training.options, first)
-    config |= {"network": list(training.networks)}
+    first = plan(training.options, training.networks[0], training.schemes, data)
+    config = config_of(training.options, first, network=list(training.networks))
     claim_output(folder, config, ["runs"], resume=resume, overwrite=overwrite)
-    images = {training.options.source: len(data.y_train)}
-    try:
-        execute_with_bars(runs, folder / "runs", workers, images, console)
-    except KeyboardInterrupt:
-        console.print(
-            f"Interrupted. {folder} has all that is needed to go on: the same command with "
-            "--resume (in place of --overwrite)."
-        )
+    images = {first.source: first.images}
+    if train_or_tell(runs, folder / "runs", workers, images, console, folder) is None:
         return None
     return [folder / "runs" / run.name for run in runs]
 

@@ -1,28 +1,19 @@
-"""The options that several commands share, each with its help in one place."""
+"""The options that several commands share: the fields of `studies.plan.Options`, and a few more."""
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import Field, fields
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from loss_balance.experiments.data.augment import AUGMENTATIONS
-from loss_balance.experiments.data.sources import NAMES
-from loss_balance.experiments.training.engine import FRAMEWORKS
-from loss_balance.experiments.training.recipes import RECIPES
+from loss_balance.experiments.studies.plan import TRAINING, Options
 from loss_balance.experiments.training.schemes import SCHEMES
 
-TRAINING, ADALOSS, OUTPUT = "Training", "AdaLoss", "Output"
-
-
-def _per_data(name: str) -> str:
-    """The default of a recipe's field: the usual one, and the data sets with another."""
-    values = {data: getattr(recipe, name) for data, recipe in RECIPES.items()}
-    usual = Counter(values.values()).most_common(1)[0][0]
-    each = ", ".join(f"{data} {value}" for data, value in values.items() if value != usual)
-    return f"Default: {usual}; {each}."
+OUTPUT = "Output"
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -30,42 +21,8 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-Backend = Annotated[str, typer.Option(help=f"Framework to train in: {', '.join(FRAMEWORKS)}.")]
-Data = Annotated[str, typer.Option(help=f"Data set: {', '.join(NAMES)}.")]
-DataPath = Annotated[
-    Path | None,
-    typer.Option(
-        help="Where its files are. An npz has x_train, y_train, x_test, y_test; images "
-        "(N, H, W, C).",
-        show_default=False,
-    ),
-]
-Download = Annotated[bool, typer.Option("--download", help="Fetch what is missing at --path.")]
-Validation = Annotated[
-    bool,
-    typer.Option(
-        "--validation", help="Test on the last tenth of the training images, 5,000 at most."
-    ),
-]
-Augment = Annotated[
-    str | None,
-    typer.Option(
-        help=f"What happens to training images: {', '.join(AUGMENTATIONS)}.",
-        show_default="the data set's own way",
-    ),
-]
 Network = Annotated[str, typer.Option(help="A name as `loss-balance models` lists them.")]
 Schemes = Annotated[str, typer.Option(help=f"Any of {', '.join(SCHEMES)}; with commas.")]
-Epochs = Annotated[int | None, typer.Option(help=_per_data("epochs"), rich_help_panel=TRAINING)]
-LearningRate = Annotated[
-    float | None, typer.Option(help=_per_data("learning_rate"), rich_help_panel=TRAINING)
-]
-BatchSize = Annotated[
-    int | None, typer.Option(help=_per_data("batch_size"), rich_help_panel=TRAINING)
-]
-Seeds = Annotated[
-    int, typer.Option(help="Runs per scheme: seeds 0, 1, ...", rich_help_panel=TRAINING)
-]
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -73,29 +30,6 @@ Jobs = Annotated[
         show_default="one per core",
         rich_help_panel=TRAINING,
     ),
-]
-Device = Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=TRAINING)]
-Precision = Annotated[
-    str | None,
-    typer.Option(
-        help="float32 or bfloat16.", show_default="bfloat16 on cuda", rich_help_panel=TRAINING
-    ),
-]
-Compiled = Annotated[
-    bool | None,
-    typer.Option(
-        "--compile/--no-compile",
-        help="Compile the training step (torch, and XLA for tensorflow).",
-        show_default="on cuda",
-        rich_help_panel=TRAINING,
-    ),
-]
-Gamma = Annotated[float, typer.Option(help="Share of constant weights.", rich_help_panel=ADALOSS)]
-Decay = Annotated[
-    float, typer.Option(help="Of the running means, below 1.", rich_help_panel=ADALOSS)
-]
-FinalWeight = Annotated[
-    float, typer.Option(help="Factor for the last exit.", rich_help_panel=ADALOSS)
 ]
 Resume = Annotated[
     bool,
@@ -108,3 +42,52 @@ Resume = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Discard what is in --out.", rich_help_panel=OUTPUT)
 ]
+
+
+def takes_options(
+    *, without: Collection[str] = (), **changed: dict[str, Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator: the parameter `options` of a command becomes an option per field of `Options`.
+
+    Args:
+        without: fields that the command does not have; they keep their defaults.
+        changed: for a field, what this command says otherwise: `default`, `help`, `show_default`.
+    """
+    chosen = [f for f in fields(Options) if f.name not in without]
+    types = get_type_hints(Options)
+    mine = [_parameter(f, types[f.name], changed.get(f.name, {})) for f in chosen]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            by_name = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters += mine if parameter.name == "options" else [by_name]
+
+        @functools.wraps(command)
+        def with_options(**given: Any) -> None:
+            options = Options(**{f.name: given.pop(f.name) for f in chosen})
+            command(options=options, **given)
+
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+def _parameter(described: Field[Any], kind: Any, changed: dict[str, Any]) -> inspect.Parameter:
+    """A field as typer reads a parameter."""
+    shown = {**described.metadata, "default": described.default, **changed}
+    flags = [shown["flag"]] if "flag" in shown else []
+    option = typer.Option(
+        *flags,
+        help=shown["help"],
+        show_default=shown.get("show_default", True),
+        rich_help_panel=shown["panel"],
+    )
+    return inspect.Parameter(
+        described.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=shown["default"],
+        annotation=Annotated[kind, option],
+    )

@@ -9,8 +9,8 @@ import typer
 
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.paper.settings import SCALES
-from loss_balance.experiments.runs.execution import cores
-from loss_balance.experiments.training.engine import engine
+from loss_balance.experiments.runs.progress import workers_for
+from loss_balance.experiments.studies.plan import Options
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,14 +34,7 @@ DataSets = Annotated[
     str | None,
     typer.Option(help="Names of data sets, with commas.", show_default="the scale's"),
 ]
-FinalWeight = Annotated[
-    float | None,
-    typer.Option(
-        help="Factor for the last exit.",
-        show_default="1; 2 for table3b and imagefolder",
-        rich_help_panel=opts.ADALOSS,
-    ),
-]
+FINAL_WEIGHT = {"default": None, "show_default": "1; 2 for table3b and imagefolder"}
 Out = Annotated[
     Path,
     typer.Option(
@@ -54,48 +47,24 @@ Out = Annotated[
 def _redo(name: str, summary: str) -> None:
     """Adds the command; its options are the same for all of them."""
 
+    @opts.takes_options(without=["data"], final_weight=FINAL_WEIGHT)
     def command(
+        options: Options,
         scale: Scale = "small",
         networks: Networks = None,
         data: DataSets = None,
-        path: opts.DataPath = None,
-        download: opts.Download = False,
-        validation: opts.Validation = False,
-        augment: opts.Augment = None,
-        backend: opts.Backend = "torch",
-        epochs: opts.Epochs = None,
-        learning_rate: opts.LearningRate = None,
-        batch_size: opts.BatchSize = None,
-        seeds: opts.Seeds = 1,
         jobs: opts.Jobs = None,
-        device: opts.Device = "cpu",
-        precision: opts.Precision = None,
-        compiled: opts.Compiled = None,
-        gamma: opts.Gamma = 0.05,
-        decay: opts.Decay = 0.99,
-        final_weight: FinalWeight = None,
         out: Out = Path("runs/paper"),
     ) -> None:
         from loss_balance.experiments.paper.redo import Request, redo  # a second for matplotlib
 
         request = Request(
-            scale=scale,
-            engine=engine(backend, device, precision, compiled),
+            options,
+            scale,
             networks=None if networks is None else opts.names(networks),
             data=None if data is None else opts.names(data),
-            path=path,
-            download=download,
-            validation=validation,
-            augment=augment,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            seeds=seeds,
-            gamma=gamma,
-            decay=decay,
-            final_weight=final_weight,
         )
-        if not redo(name, request, out, cores() if jobs is None else jobs):
+        if not redo(name, request, out, workers_for(jobs)):
             raise typer.Exit(130)
 
     command.__doc__ = summary

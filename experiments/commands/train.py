@@ -12,43 +12,28 @@ from rich.table import Table
 
 from loss_balance.checks import check_range
 from loss_balance.experiments.commands import options as opts
-from loss_balance.experiments.data.sources import Source
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.output_folder import claim_output
-from loss_balance.experiments.runs.progress import execute_with_bars
+from loss_balance.experiments.runs.progress import train_or_tell
 from loss_balance.experiments.runs.trained import Trained, read
 from loss_balance.experiments.studies.comparison import Comparison
-from loss_balance.experiments.studies.plan import Options, plan
-from loss_balance.experiments.training.engine import engine
+from loss_balance.experiments.studies.plan import TRAINING, Options, plan
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.run_folder import FILES
 from loss_balance.experiments.training.schemes import OPT, SCHEMES
 
 
+@opts.takes_options(without=["seeds"])
 def train(
-    backend: opts.Backend = "torch",
-    data: opts.Data = "digit-pairs",
-    path: opts.DataPath = None,
-    download: opts.Download = False,
-    validation: opts.Validation = False,
-    augment: opts.Augment = None,
+    options: Options,
     network: opts.Network = "resann-3-8",
     scheme: Annotated[
         str,
         typer.Option(help=f"One of {', '.join(SCHEMES)}; opt trains for the last exit alone."),
     ] = "adaloss",
-    epochs: opts.Epochs = None,
-    learning_rate: opts.LearningRate = None,
-    batch_size: opts.BatchSize = None,
     seed: Annotated[
-        int, typer.Option(help="Of weights and data order.", rich_help_panel=opts.TRAINING)
+        int, typer.Option(help="Of weights and data order.", rich_help_panel=TRAINING)
     ] = 0,
-    device: opts.Device = "cpu",
-    precision: opts.Precision = None,
-    compiled: opts.Compiled = None,
-    gamma: opts.Gamma = 0.05,
-    decay: opts.Decay = 0.99,
-    final_weight: opts.FinalWeight = 1.0,
     out: Annotated[
         Path, typer.Option(help="Folder of the run.", rich_help_panel=opts.OUTPUT)
     ] = Path("runs/train"),
@@ -61,62 +46,21 @@ def train(
 
     Ctrl-C is safe: the same command with --resume goes on from there.
     """
-    options = Options(
-        engine=engine(backend, device, precision, compiled),
-        source=Source(data, path, validation, augment),
-        network=network,
-        schemes=(scheme,),
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        seeds=1,
-        gamma=gamma,
-        decay=decay,
-        final_weight=final_weight,
-    )
-    finished = train_run(options, seed, out, resume=resume, overwrite=overwrite, download=download)
-    if not finished:
-        raise typer.Exit(130)
-
-
-console = Console()
-
-
-def train_run(
-    options: Options, seed: int, folder: Path, *, resume: bool, overwrite: bool, download: bool
-) -> bool:
-    """Trains the run in `folder` and shows it; False if Ctrl-C ended it.
-
-    Args:
-        options: with one scheme.
-        seed: of weights and data order.
-        folder: of the run, whose name it gives.
-        resume: go on with what is there.
-        overwrite: discard what is there.
-        download: fetch missing data.
-
-    Raises:
-        UserError: an option or a file is not as it must be.
-    """
     try:
         check_range("seed", seed, 0)
     except ValueError as error:
         raise UserError(str(error)) from error
-    data = options.source.load(download=download)
-    folder = folder.absolute()
-    run = _run(plan(options, data), seed, folder.name)
+    data = options.load()
+    folder = out.absolute()
+    run = _run(plan(options, network, (scheme,), data), seed, folder.name)
     claim_output(folder, run.config(), FILES, resume=resume, overwrite=overwrite)
-    images = {options.source: len(data.y_train)}
-    try:
-        execute_with_bars([run], folder.parent, 1, images, console)
-    except KeyboardInterrupt:
-        console.print(
-            f"Interrupted. {folder} has all that is needed to go on: the same command with "
-            "--resume (in place of --overwrite)."
-        )
-        return False
+    images = {run.source: len(data.y_train)}
+    if train_or_tell([run], folder.parent, 1, images, console, folder) is None:
+        raise typer.Exit(130)
     show(read(folder))
-    return True
+
+
+console = Console()
 
 
 def _run(comparison: Comparison, seed: int, name: str) -> Run:

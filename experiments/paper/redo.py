@@ -9,16 +9,14 @@ from pathlib import Path
 import matplotlib as mpl
 from rich.console import Console
 
-from loss_balance.experiments.data.sources import Source
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages.style import STYLE
 from loss_balance.experiments.paper import fig2a, fig4, fig5a, fig5c, tables
 from loss_balance.experiments.paper.exhibit import Exhibit, show, write
-from loss_balance.experiments.paper.settings import setting
+from loss_balance.experiments.paper.settings import Setting, setting
 from loss_balance.experiments.runs.pool import Pool, TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.studies.plan import Options, plan
-from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.loop import Run
 
 console = Console()
@@ -28,21 +26,10 @@ console = Console()
 class Request:
     """What the user asked for; None is the scale's own."""
 
+    options: Options  # `data` aside, which is one set after the other
     scale: str
-    engine: Engine
     networks: tuple[str, ...] | None = None
     data: tuple[str, ...] | None = None
-    path: Path | None = None
-    download: bool = False
-    validation: bool = False
-    augment: str | None = None
-    epochs: int | None = None
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    seeds: int = 1
-    gamma: float = 0.05
-    decay: float = 0.99
-    final_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,8 @@ def redo(name: str, request: Request, out: Path, jobs: int) -> bool:
         UserError: an option or a file is not as it must be.
     """
     study = STUDIES[name]
-    request = replace(request, validation=request.validation or study.validation)
+    if study.validation:
+        request = replace(request, options=replace(request.options, validation=True))
     comparisons = prepare(name, request, study.schemes)
     images = {comparison.source: comparison.images for comparison in comparisons}
     try:
@@ -102,36 +90,32 @@ def prepare(name: str, request: Request, schemes: tuple[str, ...]) -> list[Compa
         rule = "pairs small:large" if name == "fig4" else "names"
         raise UserError(f"--networks of {name} must be {rule}, got {', '.join(networks) or 'none'}")
     comparisons = []
-    for source in _sources(request, chosen.data):
-        data = source.load(download=request.download)
+    for options in _options_of(request, chosen):
+        data = options.load()
         for network in (part for pair in networks for part in pair.split(":")):
-            options = Options(
-                engine=request.engine,
-                source=source,
-                network=network,
-                schemes=schemes,
-                epochs=chosen.epochs if request.epochs is None else request.epochs,
-                learning_rate=request.learning_rate,
-                batch_size=request.batch_size,
-                seeds=request.seeds,
-                gamma=request.gamma,
-                decay=request.decay,
-                final_weight=_final_weight(request, chosen.final_weight, source),
-            )
-            comparisons.append(plan(options, data))
+            comparisons.append(plan(options, network, schemes, data))
     return comparisons
 
 
-def _sources(request: Request, usual: tuple[str, ...]) -> list[Source]:
-    """The data sets; the path is absolute, for the runs are shared whatever folder one is in."""
-    path = None if request.path is None else request.path.absolute()
-    names = usual if request.data is None else request.data
+def _options_of(request: Request, usual: Setting) -> list[Options]:
+    """The options for each data set; what was not said is as the scale has it.
+
+    The path is absolute, for the runs are shared whatever folder one is in.
+    """
+    given = request.options
+    names = usual.data if request.data is None else request.data
     if not names:
         raise UserError("--data must name at least one data set")
-    return [Source(name, path, request.validation, request.augment) for name in names]
-
-
-def _final_weight(request: Request, usual: float, source: Source) -> float:
-    if request.final_weight is not None:
-        return request.final_weight
-    return 2.0 if source.name == "imagefolder" else usual
+    path = None if given.path is None else given.path.absolute()
+    epochs = usual.epochs if given.epochs is None else given.epochs
+    final = {name: 2.0 if name == "imagefolder" else usual.final_weight for name in names}
+    return [
+        replace(
+            given,
+            data=name,
+            path=path,
+            epochs=epochs,
+            final_weight=final[name] if given.final_weight is None else given.final_weight,
+        )
+        for name in names
+    ]

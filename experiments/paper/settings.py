@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.schemes.adaloss import AdaLoss
 
 SCALES = ("digits", "small", "paper")
 FEW = 10  # epochs, for a laptop
@@ -20,7 +21,7 @@ class Setting:
 
     networks: tuple[str, ...]  # a pair is "small:large"
     data: tuple[str, ...]
-    final_weight: float = 1.0  # AdaLoss's; the paper doubles it on ILSVRC (Appendix B)
+    final_weight: float = AdaLoss.final_weight  # the paper doubles it on ILSVRC (Appendix B)
     epochs: int | None = None  # None is the recipe's
 
 

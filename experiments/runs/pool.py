@@ -12,7 +12,7 @@ from rich.console import Console
 
 from loss_balance.experiments.data.sources import Source
 from loss_balance.experiments.runs import trained
-from loss_balance.experiments.runs.progress import check_jobs, execute_with_bars, work
+from loss_balance.experiments.runs.progress import execute_with_bars, work
 from loss_balance.experiments.runs.trained import Trained
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.schemes import name_of
@@ -41,7 +41,6 @@ class Pool:
             UserError: as `execution.execute`.
             KeyboardInterrupt: likewise; the same call goes on.
         """
-        check_jobs(jobs)
         named = {run: replace(run, name=folder_name(run)) for run in runs}
         missing = {run for run in named.values() if not self._has(run)}
         console.print(

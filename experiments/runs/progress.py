@@ -18,14 +18,15 @@ from rich.progress import (
 
 from loss_balance.experiments.data.sources import Source
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.execution import Results, Step, execute
+from loss_balance.experiments.runs.execution import Results, Step, cores, execute
 from loss_balance.experiments.training.loop import Run
 
 
-def check_jobs(jobs: int) -> None:
-    """Nothing if that many runs can go side by side; UserError if not."""
-    if jobs < 1:
+def workers_for(jobs: int | None) -> int:
+    """How many runs go side by side, by default one per core; UserError for less than one."""
+    if jobs is not None and jobs < 1:
         raise UserError(f"jobs must be a whole number of at least 1, got {jobs}")
+    return cores() if jobs is None else jobs
 
 
 def work(run: Run, images: Mapping[Source, int]) -> int:
@@ -56,6 +57,25 @@ def execute_with_bars(
     ) as progress:
         bars = Bars(progress, runs, images)
         return execute(runs, folder, min(jobs, len(runs)), bars.on_step, bars.on_done)
+
+
+def train_or_tell(
+    runs: Sequence[Run],
+    folder: Path,
+    workers: int,
+    images: Mapping[Source, int],
+    console: Console,
+    out: Path,
+) -> Results | None:
+    """`execute_with_bars`; after Ctrl-C None, and on the console how `out` is continued."""
+    try:
+        return execute_with_bars(runs, folder, workers, images, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"Interrupted. {out} has all that is needed to go on: the same command with "
+            "--resume (in place of --overwrite)."
+        )
+        return None
 
 
 class Bars:

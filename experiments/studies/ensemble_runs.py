@@ -18,10 +18,11 @@ from loss_balance.reference_models.description.spec import AnytimeSpec
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained: `options.network` is one of `networks` after the other."""
+    """What is trained: every one of `networks` with every one of `schemes`."""
 
     options: Options
     networks: tuple[str, ...]
+    schemes: tuple[str, ...]
 
     def plan(self, data: Dataset) -> list[tuple[str, Run]]:
         """(network, run) of all runs, the longest first; OPT for the largest network alone.
@@ -34,10 +35,10 @@ class Training:
                 "--networks must be two or more different ones, with commas, got "
                 f"{', '.join(self.networks) or 'none'}"
             )
-        shared = tuple(name for name in self.options.schemes if name != OPT)
+        shared = tuple(name for name in self.schemes if name != OPT)
         if not shared:
             raise UserError("--schemes needs a scheme beside opt, which trains no anytime network")
-        plans = {name: self._plan(name, self.options.schemes, data) for name in self.networks}
+        plans = {name: self._plan(name, self.schemes, data) for name in self.networks}
         largest = max(plans, key=lambda name: plans[name].spec.costs()[-1].multiply_adds)
         runs = []
         for name in plans:
@@ -46,7 +47,7 @@ class Training:
         return sorted(runs, key=lambda pair: -pair[1].spec.costs()[-1].multiply_adds)
 
     def _plan(self, network: str, schemes: tuple[str, ...], data: Dataset) -> Comparison:
-        return plan(replace(self.options, network=network, schemes=schemes), data)
+        return plan(self.options, network, schemes, data)
 
 
 def measure(runs: Sequence[Trained], repeats: int) -> list[Measured]:
