@@ -17,7 +17,7 @@ Baselines take the same functions: `ordinary(members)` has ordinary networks for
 
 from loss_balance.eann.live import run
 from loss_balance.eann.members import Member, Ordinary
-from loss_balance.eann.schedule import Event, Exit, answer, design, linear, ordinary, schedule
+from loss_balance.eann.schedules import Event, Exit, answer, design, linear, ordinary, schedule
 from loss_balance.eann.theory import Inflation, cost_inflation
 
 __all__ = [
