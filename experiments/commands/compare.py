@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.pages import comparison_page
+from loss_balance.experiments.pages.exhibit import show
 from loss_balance.experiments.runs.output_folder import claim_output
 from loss_balance.experiments.runs.progress import train_or_tell, workers_for
-from loss_balance.experiments.studies.comparison import AT, Outcome, outcome
+from loss_balance.experiments.studies.comparison import outcome
 from loss_balance.experiments.studies.plan import Options, config_of, plan
-from loss_balance.experiments.training.schemes import OPT
+
+console = Console()
 
 
 @opts.takes_options()
@@ -48,26 +49,7 @@ def compare(
     if results is None:
         raise typer.Exit(130)
     measured = outcome(comparison, results)
-    comparison_page.write(out, measured, config)
-    show(measured, out)
-
-
-console = Console()
-
-
-def show(measured: Outcome, folder: Path) -> None:
-    """The tables and findings, on the terminal."""
-    columns = list(zip(AT, comparison_page.exit_numbers(measured), strict=True))
-    for metric in comparison_page.TITLES:
-        table = Table(title=comparison_page.heading(measured, metric), title_justify="left")
-        table.add_column("scheme")
-        for fraction, number in columns:
-            table.add_column(f"{fraction} of cost\nexit {number}", justify="right")
-        for row in comparison_page.table(measured, metric):
-            table.add_row(*row, style="bold" if row[0] == "adaloss" else None)
-        console.print(table)
-    if OPT in measured.curves:
-        console.print("opt: one network per column, trained for that exit alone.")
-    for line in comparison_page.findings(measured):
-        console.print(f"• {line}", highlight=False)
-    console.print(f"Report: {folder / 'report.html'}   Curves: {folder / 'curves.png'}")
+    exhibit = comparison_page.exhibit(out, measured)
+    comparison_page.write(out, measured, exhibit, config)
+    show(exhibit, console)
+    console.print(f"Report: {out / 'report.html'}   Curves: {out / 'curves.png'}")

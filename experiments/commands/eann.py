@@ -13,6 +13,7 @@ from rich.console import Console
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages import ensemble_page
+from loss_balance.experiments.pages.exhibit import show
 from loss_balance.experiments.runs.output_folder import claim_output
 from loss_balance.experiments.runs.progress import train_or_tell, workers_for
 from loss_balance.experiments.runs.trained import read
@@ -125,8 +126,9 @@ def combine_runs(folders: Sequence[Path], out: Path, repeats: int) -> None:
     combined = combine(networks)
     setting = ensemble_page.Setting(runs[0].source.name, runs[0].framework, repeats)
     out.mkdir(parents=True, exist_ok=True)
-    ensemble_page.write(out, combined, setting)
-    ensemble_page.show(console, combined, setting)
+    exhibit = ensemble_page.exhibit(combined, setting)
+    ensemble_page.write(out, combined, exhibit, setting)
+    show(exhibit, console)
     console.print(f"Report: {out / 'eann.html'}   Curves: {out / 'eann.png'}")
 
 

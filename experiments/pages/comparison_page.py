@@ -10,7 +10,8 @@ import numpy as np
 
 import loss_balance
 from loss_balance.experiments.pages import comparison_plot
-from loss_balance.experiments.pages.page import embedded, render
+from loss_balance.experiments.pages.exhibit import Exhibit, TextTable
+from loss_balance.experiments.pages.page import render
 from loss_balance.experiments.studies.comparison import AT, FRACTIONS, Outcome
 from loss_balance.experiments.training.run_folder import write_atomically, write_json
 from loss_balance.experiments.training.schemes import OPT
@@ -18,33 +19,52 @@ from loss_balance.experiments.training.schemes import OPT
 TITLES = {"train_loss": "training loss", "test_error": "test error"}
 
 
-def write(folder: Path, measured: Outcome, config: dict[str, Any]) -> None:
-    """Writes the three files into `folder`, which holds the runs."""
-    write_json(folder / "summary.json", summary(measured, config))
-    picture = comparison_plot.draw(folder, measured)
-    write_atomically(folder / "curves.png", picture)
-    write_atomically(folder / "report.html", _page(measured, config, picture))
+def exhibit(folder: Path, measured: Outcome) -> Exhibit:
+    """The tables, findings and curves of the comparison whose runs are in `folder`."""
+    exits = [index + 1 for index in measured.comparison.exits]  # from 1, as people count
+    columns = ("scheme", *(f"{at} of cost\nexit {k}" for at, k in zip(AT, exits, strict=True)))
+    notes = []
+    if OPT in measured.curves:
+        notes.append(
+            "OPT is one network per column, cut after that exit and trained for it alone: the bar, "
+            "not a rival."
+        )
+    return Exhibit(
+        title=f"{measured.comparison.spec.name} on {measured.comparison.source.name}",
+        tables=tuple(
+            TextTable(heading(measured, metric), columns, table(measured, metric), "adaloss")
+            for metric in TITLES
+        ),
+        notes=tuple(notes),
+        findings=tuple(findings(measured)),
+        picture=comparison_plot.draw(folder, measured),
+    )
 
 
-def summary(measured: Outcome, config: dict[str, Any]) -> dict[str, Any]:
-    """Everything measured, as JSON holds it: the same runs give the same summary."""
-    return {
+def write(folder: Path, measured: Outcome, shown: Exhibit, config: dict[str, Any]) -> None:
+    """Writes summary.json, curves.png and report.html into `folder`."""
+    summary = {
         "version": loss_balance.__version__,
         "config": config,
         "fractions": list(FRACTIONS),
-        "exit_at_fraction": exit_numbers(measured),
+        "exit_at_fraction": [index + 1 for index in measured.comparison.exits],
         "schemes": {name: curve.summary() for name, curve in measured.curves.items()},
-        "findings": findings(measured),
+        "findings": list(shown.findings),
     }
+    seeds = len(measured.comparison.seeds)
+    page = render("comparison.html.j2", exhibit=shown, config=config, seeds=seeds)
+    write_json(folder / "summary.json", summary)
+    write_atomically(folder / "curves.png", shown.picture)
+    write_atomically(folder / "report.html", page)
 
 
-def table(measured: Outcome, metric: str) -> list[list[str]]:
+def table(measured: Outcome, metric: str) -> tuple[tuple[str, ...], ...]:
     """Rows of text for `train_loss` or `test_error`: the scheme, then a cell per fraction.
 
     A cell is the seeds' mean, their standard deviation if there are several, and the relative
     increase over OPT if it was trained.
     """
-    return [[name, *_cells(measured, name, metric)] for name in measured.curves]
+    return tuple((name, *_cells(measured, name, metric)) for name in measured.curves)
 
 
 def _cells(measured: Outcome, name: str, metric: str) -> list[str]:
@@ -60,11 +80,6 @@ def _cells(measured: Outcome, name: str, metric: str) -> list[str]:
         gap = "\n" if several else " "  # on one line four such cells are too wide for a terminal
         cells = [f"{cell}{gap}({_percent(x)})" for cell, x in zip(cells, over, strict=True)]
     return cells
-
-
-def exit_numbers(measured: Outcome) -> list[int]:
-    """The exits at FRACTIONS of the cost, counted from 1 as people do."""
-    return [index + 1 for index in measured.comparison.exits]
 
 
 def heading(measured: Outcome, metric: str) -> str:
@@ -125,19 +140,3 @@ def _percent(x: float) -> str:
 
 def _and(parts: Sequence[str]) -> str:
     return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
-
-
-def _page(measured: Outcome, config: dict[str, Any], picture: bytes) -> bytes:
-    return render(
-        "comparison.html.j2",
-        title=f"{measured.comparison.spec.name} on {config['data']}",
-        findings=findings(measured),
-        tables=[(heading(measured, metric), table(measured, metric)) for metric in TITLES],
-        fractions=AT,
-        exits=exit_numbers(measured),
-        picture=embedded(picture),
-        config=config,
-        has_opt=OPT in measured.curves,
-        seeds=len(measured.comparison.seeds),
-        zip=zip,
-    )

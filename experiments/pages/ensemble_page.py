@@ -6,18 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 import loss_balance
 from loss_balance import eann
 from loss_balance.experiments.pages import ensemble_plot
-from loss_balance.experiments.pages.page import embedded, render
+from loss_balance.experiments.pages.exhibit import Exhibit, TextTable
+from loss_balance.experiments.pages.page import render
 from loss_balance.experiments.studies.ensemble import UNITS, Combined, Curve, Unit
 from loss_balance.experiments.training.run_folder import write_atomically, write_json
 
 FRACTIONS = {"1/8": 0.125, "1/4": 0.25, "1/2": 0.5, "3/4": 0.75, "1": 1.0}  # of the ensemble's cost
-Rows = list[list[str]]
+Rows = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -29,46 +27,36 @@ class Setting:
     repeats: int  # of each time, whose median counts
 
 
-def write(folder: Path, combined: Combined, setting: Setting) -> None:
-    """Writes the three files into `folder`."""
-    write_json(folder / "summary.json", summary(combined, setting))
-    picture = ensemble_plot.draw(combined)
-    write_atomically(folder / "eann.png", picture)
-    write_atomically(folder / "eann.html", _page(combined, setting, picture))
-
-
-def show(console: Console, combined: Combined, setting: Setting) -> None:
-    """The same on the terminal."""
-    for ensemble in combined.ensembles:
-        _print(console, heading(ensemble), ORDER, order(ensemble))
-    _print(console, COST_HEADING, COST, costs(combined))
+def exhibit(combined: Combined, setting: Setting) -> Exhibit:
+    """The tables, findings and curves of the ensembles."""
+    orders = (TextTable(heading(each), ORDER, order(each)) for each in combined.ensembles)
     title = f"Test error on {setting.data}, %, by budget in multiply-adds"
-    _print(console, title, budget_headings(combined), by_budget(combined), "EANN, adaloss")
-    for line in findings(combined, setting):
-        console.print(f"• {line}", highlight=False)
+    by_cost = TextTable(title, budget_headings(combined), by_budget(combined), "EANN, adaloss")
+    return Exhibit(
+        title=f"Exponential ensembles on {setting.data}",
+        tables=(*orders, TextTable(COST_HEADING, COST, costs(combined)), by_cost),
+        notes=("OPT is one ordinary network per budget, trained for its end alone.",)
+        if combined.opt
+        else (),
+        findings=tuple(findings(combined, setting)),
+        picture=ensemble_plot.draw(combined),
+    )
 
 
-def _print(
-    console: Console, title: str, headings: list[str], rows: Rows, strong: str | None = None
-) -> None:
-    table = Table(title=title, title_justify="left")
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i else "left", no_wrap=not i)
-    for row in rows:
-        table.add_row(*row, style="bold" if row[0] == strong else None)
-    console.print(table)
-
-
-def summary(combined: Combined, setting: Setting) -> dict[str, Any]:
-    """Everything measured, as JSON holds it."""
-    return {
+def write(folder: Path, combined: Combined, shown: Exhibit, setting: Setting) -> None:
+    """Writes summary.json, eann.png and eann.html into `folder`."""
+    summary = {
         "version": loss_balance.__version__,
         "setting": asdict(setting),
         "networks": [asdict(network) for network in combined.networks],
         "curves": {curve.name: _curve(combined, curve) for curve in combined.curves},
         "linear_has_networks_of_its_own": combined.linear_is_new,
-        "findings": findings(combined, setting),
+        "findings": list(shown.findings),
     }
+    runs = [network.run for network in combined.networks]
+    write_json(folder / "summary.json", summary)
+    write_atomically(folder / "eann.png", shown.picture)
+    write_atomically(folder / "eann.html", render("ensemble.html.j2", exhibit=shown, runs=runs))
 
 
 def _curve(combined: Combined, curve: Curve) -> dict[str, Any]:
@@ -87,7 +75,7 @@ def _curve(combined: Combined, curve: Curve) -> dict[str, Any]:
     return found
 
 
-ORDER = ["network", "from M", "to M", "to ms", "exits used", "validation", "test"]
+ORDER = ("network", "from M", "to M", "to ms", "exits used", "validation", "test")
 
 
 def order(ensemble: Curve) -> Rows:
@@ -100,16 +88,16 @@ def order(ensemble: Curve) -> Rows:
         start = spent["multiply_adds"]
         spent = {unit: spent[unit] + member.costs(unit)[-1] for unit in UNITS}
         rows.append(
-            [
+            (
                 member.network,
                 f"{start / 1e6:.3f}",
                 f"{spent['multiply_adds'] / 1e6:.3f}",
                 f"{spent['milliseconds']:.2f}",
                 f"{_ranges([answer.exit for answer in used])} of {len(member.test_error)}",
-                *([f"{100 * error:.1f} %" for error in errors] or ["", ""]),
-            ]
+                *(tuple(f"{100 * error:.1f} %" for error in errors) or ("", "")),
+            )
         )
-    return rows
+    return tuple(rows)
 
 
 def heading(ensemble: Curve) -> str:
@@ -131,7 +119,7 @@ def _ranges(exits: list[int]) -> str:
     )
 
 
-COST = ["ensemble", "unit", "total", "of largest", "worst", "mean", "theory, worst", "mean"]
+COST = ("ensemble", "unit", "total", "of largest", "worst", "mean", "theory, worst", "mean")
 COST_HEADING = "Total cost, and cost inflation as measured and in theory"
 
 
@@ -143,7 +131,7 @@ def costs(combined: Combined) -> Rows:
         for unit in UNITS:
             total, measured = ensemble.total(unit), combined.inflation(ensemble, unit)
             rows.append(
-                [
+                (
                     ensemble.name,
                     "M" if unit == "multiply_adds" else "ms",
                     f"{total / 1e6:.3f}" if unit == "multiply_adds" else f"{total:.2f}",
@@ -152,16 +140,16 @@ def costs(combined: Combined) -> Rows:
                     f"{measured.mean:.2f}",
                     f"{theory.worst:.2f}",
                     f"{theory.mean:.2f}",
-                ]
+                )
             )
-    return rows
+    return tuple(rows)
 
 
-def budget_headings(combined: Combined) -> list[str]:
+def budget_headings(combined: Combined) -> tuple[str, ...]:
     """Budgets are shares of the first ensemble's total; the mean is over `Combined.span`."""
     total = combined.ensembles[0].total("multiply_adds")
     at = [f"{name}\n{share * total / 1e6:.2f} M" for name, share in FRACTIONS.items()]
-    return ["predictor", *at, "mean"]
+    return ("predictor", *at, "mean")
 
 
 def by_budget(combined: Combined) -> Rows:
@@ -173,8 +161,8 @@ def by_budget(combined: Combined) -> Rows:
         errors = [combined.error_at(curve, share * total, unit) for share in FRACTIONS.values()]
         errors.append(combined.mean_error(curve, unit))
         cells = ["" if error is None else f"{100 * error:.1f}" for error in errors]
-        rows.append([curve.name, *cells])
-    return rows
+        rows.append((curve.name, *cells))
+    return tuple(rows)
 
 
 def findings(combined: Combined, setting: Setting) -> list[str]:
@@ -224,19 +212,4 @@ def _linear(combined: Combined) -> str:
         "No ordinary networks are among the runs, so the linear ensemble is made of the last exits "
         f"of the anytime ones, as far as their costs allow: {names}. Train with --schemes that "
         "include opt for a fair one."
-    )
-
-
-def _page(combined: Combined, setting: Setting, picture: bytes) -> bytes:
-    tables = [(heading(ensemble), ORDER, order(ensemble)) for ensemble in combined.ensembles]
-    tables.append((COST_HEADING, COST, costs(combined)))
-    title = "Test error, %, by budget in multiply-adds"
-    tables.append((title, budget_headings(combined), by_budget(combined)))
-    return render(
-        "ensemble.html.j2",
-        title=f"Exponential ensembles on {setting.data}",
-        findings=findings(combined, setting),
-        tables=tables,
-        picture=embedded(picture),
-        runs=[network.run for network in combined.networks],
     )

@@ -19,10 +19,10 @@ def render(template: str, **values: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(template).render(version=loss_balance.__version__, **values)
-    return page.encode()
+    given = {"version": loss_balance.__version__, "embedded": _embedded, **values}
+    return environment.get_template(template).render(**given).encode()
 
 
-def embedded(picture: bytes) -> str:
-    """A PNG as the page holds it."""
+def _embedded(picture: bytes) -> str:
+    """The text that stands for a PNG in a page."""
     return base64.b64encode(picture).decode()

@@ -9,11 +9,12 @@ from rich.console import Console
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages import runs_plot
-from loss_balance.experiments.pages.page import embedded, render
+from loss_balance.experiments.pages.page import render
 from loss_balance.experiments.runs.output_folder import flattened
 from loss_balance.experiments.runs.trained import Trained, find
 from loss_balance.experiments.studies.comparison import AT, FRACTIONS
 from loss_balance.experiments.training.run_folder import write_atomically
+from loss_balance.experiments.training.schemes import text_of
 
 console = Console()
 COLUMNS = ("network", "data", "scheme", "seed", "epochs", *AT, "last exit's training loss", "run")
@@ -38,8 +39,7 @@ def page(runs: Sequence[Trained]) -> bytes:
     """The HTML; the same runs make the same page."""
     names = short_names(runs)
     groups = [
-        (title, embedded(runs_plot.curves(group)), _weights(group))
-        for title, group in by_data(runs).items()
+        (title, runs_plot.curves(group), _weights(group)) for title, group in by_data(runs).items()
     ]
     common, differing = configurations(runs)
     keys = sorted({key for config in differing for key in config})
@@ -97,7 +97,8 @@ def by_data(runs: Iterable[Trained]) -> dict[str, list[Trained]]:
 
 def configurations(runs: Sequence[Trained]) -> tuple[dict[str, str], list[dict[str, str]]]:
     """What all configurations share, and per run the rest; without the networks' layers."""
-    flat = [{key: str(value) for key, value in flattened(run.config)} for run in runs]
+    read = [{**run.config, "scheme": text_of(run.config["scheme"])} for run in runs]
+    flat = [{key: str(value) for key, value in flattened(config)} for config in read]
     shared = {k: v for k, v in flat[0].items() if all(other.get(k) == v for other in flat)}
     rest = [{k: v for k, v in config.items() if k not in {*shared, "name"}} for config in flat]
     return shared, rest
@@ -107,10 +108,10 @@ def _data(run: Trained) -> str:
     return f"{run.source.name}{', held out' * run.source.validation}"
 
 
-def _weights(group: Sequence[Trained]) -> str | None:
+def _weights(group: Sequence[Trained]) -> bytes | None:
     """A picture of the weights that change, if any do."""
     changing = [run for run in group if runs_plot.changes(run)]
-    return embedded(runs_plot.weights(changing)) if changing else None
+    return runs_plot.weights(changing) if changing else None
 
 
 def _check_free(out: Path) -> None:

@@ -1,55 +1,50 @@
-"""A figure or table of the paper as measured here: on the terminal, as CSV and as a plot."""
+"""A figure or table of the paper as measured here: as CSV and as a plot."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
+from loss_balance.experiments.pages.exhibit import Exhibit, TextTable
 from loss_balance.experiments.pages.style import png
 from loss_balance.experiments.runs.trained import METRICS, Trained
 from loss_balance.experiments.training.run_folder import write_atomically
 
 
-@dataclass(frozen=True)
-class Exhibit:
-    """Cells are text, as printed and as in the CSV."""
-
-    name: str  # `fig2a`
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    paper: str  # what the paper has beside it, where that is not in the rows
-    findings: tuple[str, ...]  # from the numbers alone
-    figure: Figure
-
-
-def show(exhibit: Exhibit, console: Console) -> None:
-    """The table, what the paper says, and the findings."""
-    table = Table(title=exhibit.title, title_justify="left")
-    for number, column in enumerate(exhibit.columns):
-        table.add_column(column, justify="right" if number else "left")
-    for row in exhibit.rows:
-        table.add_row(*row)
-    console.print(table)
-    console.print(f"Paper: {exhibit.paper}", highlight=False)
-    for line in exhibit.findings:
-        console.print(f"• {line}", highlight=False)
+def exhibit(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    paper: str,
+    findings: Iterable[str],
+    figure: Figure,
+) -> Exhibit:
+    """One table with what the paper has beside it, the findings and a figure."""
+    return Exhibit(
+        title=title,
+        tables=(TextTable(title, tuple(columns), tuple(map(tuple, rows))),),
+        notes=(f"Paper: {paper}",),
+        findings=tuple(findings),
+        picture=png(figure),
+    )
 
 
-def write(exhibit: Exhibit, runs: Iterable[Trained], folder: Path) -> list[Path]:
-    """NAME.csv (the table), NAME-runs.csv (each exit of each run) and NAME.png, as paths."""
+def write(name: str, shown: Exhibit, runs: Iterable[Trained], folder: Path) -> list[Path]:
+    """Writes NAME.csv (the table), NAME-runs.csv (each exit of each run) and NAME.png.
+
+    Returns their paths.
+    """
+    (table,) = shown.tables
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
-        f"{exhibit.name}.csv": as_csv([exhibit.columns, *exhibit.rows]),
-        f"{exhibit.name}-runs.csv": as_csv(_run_rows(runs)),
-        f"{exhibit.name}.png": png(exhibit.figure),
+        f"{name}.csv": as_csv([table.columns, *table.rows]),
+        f"{name}-runs.csv": as_csv(_run_rows(runs)),
+        f"{name}.png": shown.picture,
     }
     for name, content in contents.items():
         write_atomically(folder / name, content)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.paper.common import (
     Values,
     change,
@@ -19,7 +20,7 @@ from loss_balance.experiments.paper.common import (
     results_of,
     subject,
 )
-from loss_balance.experiments.paper.exhibit import Exhibit
+from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import FIG_2A
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
@@ -57,14 +58,13 @@ def fig2a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         )
         for k in exits
     ]
-    return Exhibit(
-        "fig2a",
+    return exhibit(
         f"Training loss over OPT's, %: {subject(comparisons)}",
         ("exit", "of cost", *over, "OPT's loss"),
-        tuple(rows),
-        FIG_2A,
-        (*_findings_2a(over), _later_half(seeds)),
-        _figure_2a(over),
+        rows,
+        paper=FIG_2A,
+        findings=(*_findings_2a(over), _later_half(seeds)),
+        figure=_figure_2a(over),
     )
 
 

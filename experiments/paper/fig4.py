@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.paper.common import (
     Values,
     mean_of,
@@ -15,7 +16,7 @@ from loss_balance.experiments.paper.common import (
     panel,
     subject,
 )
-from loss_balance.experiments.paper.exhibit import Exhibit
+from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import FIG_4
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
@@ -53,17 +54,16 @@ def fig4(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         (k,) = np.flatnonzero(grid == budget)
         rows.append((number(budget), *(number(mean[name][k], 1) for name in mean)))
     sizes = ", ".join(f"{s.spec.name} and {lg.spec.name}" for s, lg in pairs)
-    return Exhibit(
-        "fig4",
+    return exhibit(
         f"Test error over the small network's final one, %: {subject(comparisons)}",
         ("cost / small network's", "small, AdaLoss", "large, const"),
-        tuple(rows),
-        FIG_4,
-        (
+        rows,
+        paper=FIG_4,
+        findings=(
             f"Pairs averaged ({len(pairs)}): {sizes}.",
             *_findings_4(grid, mean),
         ),
-        _figure_4(grid, mean),
+        figure=_figure_4(grid, mean),
     )
 
 

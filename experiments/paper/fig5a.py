@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages import ensemble_page, ensemble_plot
+from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.pages.style import MILLION
 from loss_balance.experiments.paper.common import number, panel, subject
-from loss_balance.experiments.paper.exhibit import Exhibit
+from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import FIG_5A
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
@@ -41,15 +42,16 @@ def fig5a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     combined = combine(measure(runs, REPEATS))
     columns = [text.partition("\n")[0] for text in ensemble_page.budget_headings(combined)]
     total = combined.ensembles[0].total("multiply_adds") / MILLION
-    return Exhibit(
-        "fig5a",
-        f"Test error, %, at shares of the ensemble's {total:.2f} million multiply-adds: "
-        f"{subject(comparisons)}",
-        tuple(columns),
-        tuple(tuple(row) for row in ensemble_page.by_budget(combined)),
-        FIG_5A,
-        tuple(_findings(combined)),
-        _figure(combined),
+    return exhibit(
+        (
+            f"Test error, %, at shares of the ensemble's {total:.2f} million multiply-adds: "
+            f"{subject(comparisons)}"
+        ),
+        columns,
+        ensemble_page.by_budget(combined),
+        paper=FIG_5A,
+        findings=_findings(combined),
+        figure=_figure(combined),
     )
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.paper.common import (
     Values,
     mean_of,
@@ -18,7 +19,7 @@ from loss_balance.experiments.paper.common import (
     panel,
     subject,
 )
-from loss_balance.experiments.paper.exhibit import Exhibit
+from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import FIG_5C
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
@@ -43,14 +44,13 @@ def fig5c(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         (str(k + 1), *(number(values[k], 4) for values in weights.values()))
         for k in range(len(comparisons[0].spec.exits))
     ]
-    return Exhibit(
-        "fig5c",
+    return exhibit(
         f"AdaLoss's weights at the end of training: {subject(comparisons)}",
         ("exit", *weights),
-        tuple(rows),
-        FIG_5C,
-        tuple(_findings_5c(weights, final)),
-        _figure_5c(weights),
+        rows,
+        paper=FIG_5C,
+        findings=_findings_5c(weights, final),
+        figure=_figure_5c(weights),
     )
 
 

@@ -10,9 +10,10 @@ import matplotlib as mpl
 from rich.console import Console
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.pages.exhibit import Exhibit, show
 from loss_balance.experiments.pages.style import STYLE
 from loss_balance.experiments.paper import fig2a, fig4, fig5a, fig5c, tables
-from loss_balance.experiments.paper.exhibit import Exhibit, show, write
+from loss_balance.experiments.paper.exhibit import write
 from loss_balance.experiments.paper.settings import Setting, setting
 from loss_balance.experiments.runs.pool import Pool, TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
@@ -72,7 +73,7 @@ def redo(name: str, request: Request, out: Path, jobs: int) -> bool:
         return False
     with mpl.rc_context(STYLE):
         exhibit = study.exhibit(comparisons, runs)
-        files = write(exhibit, runs.values(), out)
+    files = write(name, exhibit, runs.values(), out)
     show(exhibit, console)
     console.print("Written:", *files, soft_wrap=True, highlight=False)
     return True

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.paper.common import Values, change, number, panel, subject
-from loss_balance.experiments.paper.exhibit import Exhibit
+from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import TABLE_3A, TABLE_3B
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import AT, Comparison, Outcome, outcome
@@ -41,18 +42,17 @@ def table3a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         (name, *(c for pair in zip(mean[name], TABLE_3A[name], strict=True) for c in _pair(pair)))
         for name in TABLE_3A
     ]
-    return Exhibit(
-        "table3a",
+    return exhibit(
         f"Test error over OPT's, %, average over {subject(comparisons)}",
-        tuple(columns),
-        tuple(rows),
-        "Table 3a, beside each column: 12 ResANNs on CIFAR10, CIFAR100 and SVHN.",
-        (
+        columns,
+        rows,
+        paper="Table 3a, beside each column: 12 ResANNs on CIFAR10, CIFAR100 and SVHN.",
+        findings=(
             f"Exits compared: {_exits(outcomes)}.",
             *_findings_3a(mean, defined),
             f"Test error, AdaLoss against const: {_changes(outcomes)} points.",
         ),
-        _figure_3a(mean),
+        figure=_figure_3a(mean),
     )
 
 
@@ -134,15 +134,16 @@ def table3b(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     factor = comparisons[0].adaloss.final_weight
     findings.append(f"AdaLoss's final weight is multiplied by {factor:g}; on ILSVRC the paper's 2.")
     columns = ("network, scheme", *(text for at in AT for text in (at, "paper")))
-    return Exhibit(
-        "table3b",
+    return exhibit(
         f"Test error, %: {subject(comparisons)}",
         columns,
-        tuple(rows),
-        "Table 3b, beside each column: ResANN50, DenseANN169 and MSDNet38 on ILSVRC, the same "
-        "family in the same row. MSDNet38 with const is Huang et al.'s (2017a).",
-        tuple(findings),
-        _figure_4f(outcomes),
+        rows,
+        paper=(
+            "Table 3b, beside each column: ResANN50, DenseANN169 and MSDNet38 on ILSVRC, the same "
+            "family in the same row. MSDNet38 with const is Huang et al.'s (2017a)."
+        ),
+        findings=findings,
+        figure=_figure_4f(outcomes),
     )
 
 

@@ -69,6 +69,12 @@ def name_of(config: Mapping[str, Any]) -> str:
     return next((name for name, known in SCHEMES.items() if known.scheme.__name__ == kind), kind)
 
 
+def text_of(config: Mapping[str, Any]) -> str:
+    """A scheme's config as people read it, `AdaLoss(num_losses=9, gamma=0.05, ...)`."""
+    values = (f"{name}={value!r}" for name, value in config.items() if name != "class")
+    return f"{config['class']}({', '.join(values)})"
+
+
 def modern(config: dict[str, Any]) -> dict[str, Any]:
     """A run's configuration with its scheme as this version writes it.
 
