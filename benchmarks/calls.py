@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 from benchmarks.timing import Step
-from loss_balance.experiments.verification.probes import Images
+from loss_balance.experiments.verification.probes import InputImages
 
 
-def torch(net: Any, images: Images) -> dict[str, Step]:
+def torch(net: Any, images: InputImages) -> dict[str, Step]:
     """`anytime` to its end, and a call."""
     from torch import inference_mode
 
@@ -25,7 +25,7 @@ def torch(net: Any, images: Images) -> dict[str, Step]:
     return {"anytime": partial(timed, net.anytime), "a call": partial(timed, net)}
 
 
-def tensorflow(net: Any, images: Images) -> dict[str, Step]:
+def tensorflow(net: Any, images: InputImages) -> dict[str, Step]:
     """`anytime` to its end, and a compiled call."""
     import tensorflow as tf
 
@@ -36,7 +36,7 @@ def tensorflow(net: Any, images: Images) -> dict[str, Step]:
     }
 
 
-def jax(net: Any, images: Images) -> dict[str, Step]:
+def jax(net: Any, images: InputImages) -> dict[str, Step]:
     """`anytime` to its end, and calls: as NNX does it, as JAX does, and as fast as JAX can.
 
     The first two walk through all modules in Python at every call, the last never.

@@ -124,7 +124,7 @@ def combine_runs(folders: Sequence[Path], out: Path, repeats: int) -> None:
     check_same_data(runs)
     networks = measure(runs, repeats)
     combined = combine(networks)
-    setting = ensemble_page.Setting(runs[0].source.name, runs[0].framework, repeats)
+    setting = ensemble_page.Measurement(runs[0].source.name, runs[0].framework, repeats)
     out.mkdir(parents=True, exist_ok=True)
     exhibit = ensemble_page.exhibit(combined, setting)
     ensemble_page.write(out, combined, exhibit, setting)

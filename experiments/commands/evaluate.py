@@ -17,7 +17,7 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.execution import learner
 from loss_balance.experiments.runs.trained import Trained, read
 from loss_balance.experiments.training import feed
-from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, engine
+from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, choose_engine
 from loss_balance.experiments.training.loop import Run
 from loss_balance.reference_models.description.weights import load as read_npz
 from loss_balance.schemes.fixed import Constant
@@ -61,7 +61,7 @@ class Tolerance(NamedTuple):
     error: float  # share of the images; one image in any case
 
     def text(self) -> str:
-        """In words."""
+        """The tolerance in words."""
         return f"losses within {self.loss:g}, errors within {100 * self.error:g} % of the images"
 
 
@@ -71,7 +71,7 @@ TOLERANCES = {"float32": Tolerance(1e-3, 2e-3), "bfloat16": Tolerance(5e-2, 2e-2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per exit, on the split that the run was tested on."""
+    """What was found per exit, on the split that the run was tested on."""
 
     run: Trained
     engine: Engine
@@ -81,7 +81,7 @@ class Evaluation:
 
     @property
     def tolerance(self) -> Tolerance:
-        """That of the coarser precision of the two."""
+        """The tolerance of the coarser precision of the two."""
         coarse = "bfloat16" in (self.engine.precision, self.run.engine.precision)
         return TOLERANCES["bfloat16" if coarse else "float32"]
 
@@ -108,18 +108,18 @@ def evaluate_run(
         UserError: no finished run, other data than it was trained on, or a bad option.
     """
     run = read(folder)
-    here = engine(
+    here = choose_engine(
         run.framework if framework is None else framework,
         device,
         run.engine.precision if precision is None else precision,
         compiled=False,
     )
-    evaluation = measure(run, run.data(path), here)
+    evaluation = evaluate_with(run, run.data(path), here)
     show(evaluation)
     return bool(evaluation.agrees.all())
 
 
-def measure(run: Trained, data: Dataset, here: Engine) -> Evaluation:
+def evaluate_with(run: Trained, data: Dataset, here: Engine) -> Evaluation:
     """Evaluates the run's weights in the learner of `here`.
 
     Raises:

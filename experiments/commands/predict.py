@@ -46,7 +46,7 @@ def predict(
 
 
 def seconds(text: str) -> float:
-    """From `20ms` or `0.5s`.
+    """Seconds from a text like `20ms` or `0.5s`.
 
     Raises:
         UserError: it is no such time.
@@ -60,11 +60,11 @@ def seconds(text: str) -> float:
 console = Console(soft_wrap=True)
 
 
-WARM_UP = 10  # runs whose median tells which exit would overrun
+TIMED_RUNS = 10  # runs whose median tells which exit would overrun
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What came, and when."""
 
     label: int
@@ -78,11 +78,11 @@ class Answer:
     truth: int | None  # the label of a test image
 
     def name(self, label: int) -> str:
-        """Of a class, its number where names are not known."""
+        """The name of a class, its number where names are not known."""
         return self.class_names[label] if self.class_names else str(label)
 
 
-def answer_image(folder: Path, image: str, deadline: float | None) -> Answer:
+def answer_image(folder: Path, image: str, deadline: float | None) -> Reply:
     """Answers for the image by the deadline, in seconds.
 
     The latest answer in time counts; for a run with held-out images the best one by their error, as
@@ -93,7 +93,7 @@ def answer_image(folder: Path, image: str, deadline: float | None) -> Answer:
     """
     run = read(folder)
     x, truth = _image(run, image)
-    times = run.times(WARM_UP)
+    times = run.times(TIMED_RUNS)
     start = time.monotonic()
     found = anytime.predict(
         run.network.anytime(x), deadline, expected_times=times, errors=run.validation_error
@@ -103,7 +103,7 @@ def answer_image(folder: Path, image: str, deadline: float | None) -> Answer:
         raise found.failure
     assert found.value is not None  # nothing cancels, so the first exit answers
     assert found.exit is not None
-    return Answer(
+    return Reply(
         int(found.value[0].argmax()),
         run.preparation.class_names,
         float(anytime.top_probability(found.value)[0]),
@@ -116,7 +116,7 @@ def answer_image(folder: Path, image: str, deadline: float | None) -> Answer:
     )
 
 
-def show(answer: Answer, deadline: float | None) -> None:
+def show(answer: Reply, deadline: float | None) -> None:
     """One line for the answer, one for the time."""
     verdict = ""
     if answer.truth is not None:

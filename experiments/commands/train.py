@@ -19,7 +19,7 @@ from loss_balance.experiments.runs.trained import Trained, read
 from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.studies.plan import TRAINING, Options, plan
 from loss_balance.experiments.training.loop import Run
-from loss_balance.experiments.training.run_folder import FILES
+from loss_balance.experiments.training.run_folder import RUN_FILES
 from loss_balance.experiments.training.schemes import OPT, SCHEMES
 
 
@@ -53,7 +53,7 @@ def train(
     data = options.load()
     folder = out.absolute()
     run = _run(plan(options, network, (scheme,), data), seed, folder.name)
-    claim_output(folder, run.config(), FILES, resume=resume, overwrite=overwrite)
+    claim_output(folder, run.config(), RUN_FILES, resume=resume, overwrite=overwrite)
     images = {run.source: len(data.y_train)}
     if train_or_tell([run], folder.parent, 1, images, console, folder) is None:
         raise typer.Exit(130)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.verification import balancers, networks
-from loss_balance.experiments.verification.balancers import STEPS, TOLERANCE, Verdict
+from loss_balance.experiments.verification.balancers import STEPS, TOLERANCE, BalancerVerdict
 from loss_balance.experiments.verification.isolation import installed
 from loss_balance.experiments.verification.probes import PROBES
 
@@ -73,7 +73,7 @@ def show_networks(*, full_size: bool) -> bool:
     return all(verdict.agrees for verdict in verdicts)
 
 
-def _table(verdicts: list[Verdict]) -> Table:
+def _table(verdicts: list[BalancerVerdict]) -> Table:
     table = Table(title="Worst relative error of any weight", title_justify="left")
     for heading in ("framework", "version"):
         table.add_column(heading, no_wrap=True)

@@ -154,7 +154,7 @@ def _gather(images: Array, index: Array, rows: Array, columns: Array, xp: Namesp
 
 
 def _take(pixels: Array, place: Array, xp: Namespace) -> Array:
-    """Those of the pixels (P, C), in the shape of `place` and C."""
+    """The pixels, of (P, C), at those places, in the shape of `place` and C."""
     if hasattr(xp, "gather_nd"):  # TensorFlow does not index by arrays
         return _float32(xp.gather(pixels, place), xp)
     if hasattr(xp, "index_select"):  # in PyTorch on a CPU seven times as fast as indexing

@@ -71,13 +71,13 @@ class Layout:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All of them."""
+        """All files of the set."""
         return (*self.train, self.test)
 
 
 @dataclass(frozen=True)
 class Cifar:
-    """One of the two sets."""
+    """One of the two CIFAR sets."""
 
     name: str
     num_classes: int
@@ -183,7 +183,7 @@ def _find(cifar: Cifar, path: Path) -> tuple[Path, Layout, dict[str, bytes]] | N
 
 
 def _contents(place: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    """Those of the files that are in a folder or an archive; none if it is neither."""
+    """The files that are in a folder or an archive; none if it is neither."""
     if place.is_dir():
         return {name: (place / name).read_bytes() for name in names if (place / name).is_file()}
     if not place.is_file():

@@ -17,7 +17,7 @@ class Published:
 
     @property
     def file(self) -> str:
-        """Its name."""
+        """The file's name, the last part of its address."""
         return self.url.rpartition("/")[2]
 
 

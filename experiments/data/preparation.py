@@ -17,7 +17,7 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.reference_models.description.layers import Shape
 from loss_balance.reference_models.description.weights import load as read_npz
 
-SCALES = (1.0, 16.0, 255.0)  # what white usually is; 16 in scikit-learn's digits
+WHITES = (1.0, 16.0, 255.0)  # what white usually is; 16 in scikit-learn's digits
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
 
 
@@ -32,7 +32,7 @@ class Preparation:
     class_names: tuple[str, ...]  # in the order of the labels; none if not known
 
     def arrays(self) -> Arrays:
-        """For an npz; `read` is the inverse."""
+        """The arrays of an npz; `read` is the inverse."""
         return {
             "mean": self.mean,
             "std": self.std,
@@ -87,8 +87,8 @@ class Preparation:
         return pixels * np.float32(self.white / 255)
 
 
-def preparation(data: Dataset) -> Preparation:
-    """That of a data set. White is the least of the usual scales that holds all training pixels."""
+def preparation_for(data: Dataset) -> Preparation:
+    """A data set's preparation; white is the least usual one that holds all training pixels."""
     white = 255.0 if data.streamed else _white(data.x_train)
     return Preparation(data.mean, data.std, white, data.streamed, data.class_names)
 
@@ -114,7 +114,7 @@ def read(path: Path) -> Preparation:
 
 def _white(x: NDArray[np.generic]) -> float:
     low, high = float(x.min()), float(x.max())
-    return next((scale for scale in SCALES if low >= 0 and high <= scale), float("nan"))
+    return next((scale for scale in WHITES if low >= 0 and high <= scale), float("nan"))
 
 
 def _array(path: Path, shape: Shape) -> NDArray[np.generic]:

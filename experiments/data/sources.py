@@ -26,13 +26,13 @@ BUNDLED: dict[str, Callable[[], Splits]] = {
     "digit-pairs": digits.digit_pairs,
     "digits": digits.digits,
 }
-PUBLISHED: dict[str, Callable[[Path, bool], Splits]] = {  # the flag: whether to download
+DOWNLOADABLE: dict[str, Callable[[Path, bool], Splits]] = {  # the flag: whether to download
     "cifar10": lambda path, download: cifar.read(cifar.CIFAR10, path, download=download),
     "cifar100": lambda path, download: cifar.read(cifar.CIFAR100, path, download=download),
     "svhn": lambda path, download: svhn.read(path, download=download),
 }
 OWN: dict[str, Callable[[Path], Splits]] = {"imagefolder": imagefolder.read, "npz": npz.read}
-NAMES = (*BUNDLED, *PUBLISHED, *OWN)
+NAMES = (*BUNDLED, *DOWNLOADABLE, *OWN)
 AUGMENTED = {"cifar10": "crop-flip", "cifar100": "crop-flip", "svhn": "crop-blur"}  # by default
 
 
@@ -46,7 +46,7 @@ class Source:
     augment: str | None = None
 
     def load(self, *, download: bool = False) -> Dataset:
-        """Reads it."""
+        """Reads the data set."""
         return load(
             self.name,
             self.path,
@@ -56,7 +56,7 @@ class Source:
         )
 
     def config(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The source as JSON holds it."""
         return asdict(self) | {"path": None if self.path is None else str(self.path)}
 
     @staticmethod
@@ -99,7 +99,7 @@ def load(
     if splits.root is not None:
         mean, std = imagefolder.STATISTICS
     else:
-        mean, std = (per_pixel if name in PUBLISHED else per_channel)(splits.x_train)
+        mean, std = (per_pixel if name in DOWNLOADABLE else per_channel)(splits.x_train)
     return Dataset(
         path.stem if name == "npz" and path else name,
         splits.x_train,
@@ -118,8 +118,8 @@ def load(
 def _read(name: str, path: Path | None, download: bool) -> Splits:
     if name not in NAMES:
         raise UserError(f"unknown data set {name!r}: choose from {', '.join(NAMES)}")
-    if download and name not in PUBLISHED:
-        raise UserError(f"--download is for {', '.join(PUBLISHED)}, got {name}")
+    if download and name not in DOWNLOADABLE:
+        raise UserError(f"--download is for {', '.join(DOWNLOADABLE)}, got {name}")
     if name in BUNDLED:
         if path is not None:
             raise UserError(f"--path is for data sets in files, {name} comes with scikit-learn")
@@ -127,6 +127,6 @@ def _read(name: str, path: Path | None, download: bool) -> Splits:
     if path is None:
         what, place = ("file", "FILE.npz") if name == "npz" else ("files", "FOLDER")
         raise UserError(f"data set {name} needs its {what}: --data {name} --path {place}")
-    if name in PUBLISHED:
-        return PUBLISHED[name](path, download)
+    if name in DOWNLOADABLE:
+        return DOWNLOADABLE[name](path, download)
     return OWN[name](path)

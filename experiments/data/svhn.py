@@ -14,7 +14,7 @@ from loss_balance.experiments.data.download import Published, fetch
 from loss_balance.experiments.errors import UserError
 
 HOME = "http://ufldl.stanford.edu/housenumbers"  # no https there; the checksums see to it
-FILES = {  # the checksums are those in TensorFlow Datasets
+PARTS = {  # the checksums are those in TensorFlow Datasets
     "train": Published(
         f"{HOME}/train_32x32.mat",
         "sha256:435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
@@ -42,15 +42,15 @@ def read(path: Path, *, download: bool = False, counts: Mapping[str, int] = COUN
     Raises:
         UserError: files that are missing, cut short or something else; no network.
     """
-    for published in FILES.values():
+    for published in PARTS.values():
         if download and not (path / published.file).exists():
             fetch(published, path)
     missing = [
-        published.file for published in FILES.values() if not (path / published.file).is_file()
+        published.file for published in PARTS.values() if not (path / published.file).is_file()
     ]
     if missing:
         raise UserError(
-            f"svhn needs {', '.join(p.file for p in FILES.values())} in a folder, missing at "
+            f"svhn needs {', '.join(p.file for p in PARTS.values())} in a folder, missing at "
             f"{path}: {', '.join(missing)}; --download fetches them there"
         )
     x_train = np.empty((counts["train"] + counts["extra"], 32, 32, 3), np.uint8)
@@ -58,9 +58,9 @@ def read(path: Path, *, download: bool = False, counts: Mapping[str, int] = COUN
     start = 0
     for part in ("train", "extra"):  # one after the other: extra alone is 1.6 GB
         stop = start + counts[part]
-        x_train[start:stop], y_train[start:stop] = _read(path / FILES[part].file, counts[part])
+        x_train[start:stop], y_train[start:stop] = _read(path / PARTS[part].file, counts[part])
         start = stop
-    x_test, y_test = _read(path / FILES["test"].file, counts["test"])
+    x_test, y_test = _read(path / PARTS["test"].file, counts["test"])
     return Splits(
         x_train, y_train, np.ascontiguousarray(x_test), y_test, 10, class_names=tuple("0123456789")
     )

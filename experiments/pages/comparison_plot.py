@@ -47,7 +47,7 @@ def _against_cost(axes: Axes, measured: Outcome, metric: str) -> None:
 
 
 def _relative(axes: Axes, measured: Outcome) -> None:
-    """As the paper's Fig. 2a, where OPT was trained; without OPT, against the first scheme."""
+    """The paper's Fig. 2a, where OPT was trained; without OPT, against the first scheme."""
     base = OPT if OPT in measured.curves else next(iter(measured.curves))
     for name in measured.curves:
         if name != base:

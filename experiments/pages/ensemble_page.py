@@ -11,15 +11,15 @@ from loss_balance import eann
 from loss_balance.experiments.pages import ensemble_plot
 from loss_balance.experiments.pages.exhibit import Exhibit, TextTable
 from loss_balance.experiments.pages.page import render
-from loss_balance.experiments.studies.ensemble import UNITS, Combined, Curve, Unit
+from loss_balance.experiments.studies.ensemble import UNITS, Combined, Predictor, Unit
 from loss_balance.experiments.training.run_folder import write_atomically, write_json
 
-FRACTIONS = {"1/8": 0.125, "1/4": 0.25, "1/2": 0.5, "3/4": 0.75, "1": 1.0}  # of the ensemble's cost
+SHARES = {"1/8": 0.125, "1/4": 0.25, "1/2": 0.5, "3/4": 0.75, "1": 1.0}  # of the ensemble's cost
 Rows = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
-class Setting:
+class Measurement:
     """What was measured on."""
 
     data: str
@@ -27,7 +27,7 @@ class Setting:
     repeats: int  # of each time, whose median counts
 
 
-def exhibit(combined: Combined, setting: Setting) -> Exhibit:
+def exhibit(combined: Combined, setting: Measurement) -> Exhibit:
     """The tables, findings and curves of the ensembles."""
     orders = (TextTable(heading(each), ORDER, order(each)) for each in combined.ensembles)
     title = f"Test error on {setting.data}, %, by budget in multiply-adds"
@@ -43,7 +43,7 @@ def exhibit(combined: Combined, setting: Setting) -> Exhibit:
     )
 
 
-def write(folder: Path, combined: Combined, shown: Exhibit, setting: Setting) -> None:
+def write(folder: Path, combined: Combined, shown: Exhibit, setting: Measurement) -> None:
     """Writes summary.json, eann.png and eann.html into `folder`."""
     summary = {
         "version": loss_balance.__version__,
@@ -59,7 +59,7 @@ def write(folder: Path, combined: Combined, shown: Exhibit, setting: Setting) ->
     write_atomically(folder / "eann.html", render("ensemble.html.j2", exhibit=shown, runs=runs))
 
 
-def _curve(combined: Combined, curve: Curve) -> dict[str, Any]:
+def _curve(combined: Combined, curve: Predictor) -> dict[str, Any]:
     found: dict[str, Any] = {"kind": curve.kind, "runs": [member.run for member in curve.members]}
     for unit in UNITS:
         found[unit] = {
@@ -78,7 +78,7 @@ def _curve(combined: Combined, curve: Curve) -> dict[str, Any]:
 ORDER = ("network", "from M", "to M", "to ms", "exits used", "validation", "test")
 
 
-def order(ensemble: Curve) -> Rows:
+def order(ensemble: Predictor) -> Rows:
     """A row per member, in the order they run; errors are those of its last used answer."""
     rows, spent = [], dict.fromkeys(UNITS, 0.0)
     answers = ensemble.answers("multiply_adds")
@@ -100,7 +100,7 @@ def order(ensemble: Curve) -> Rows:
     return tuple(rows)
 
 
-def heading(ensemble: Curve) -> str:
+def heading(ensemble: Predictor) -> str:
     """The title of the table of `order`."""
     return f"{ensemble.name}: the order (M: million multiply-adds since the start)"
 
@@ -148,7 +148,7 @@ def costs(combined: Combined) -> Rows:
 def budget_headings(combined: Combined) -> tuple[str, ...]:
     """Budgets are shares of the first ensemble's total; the mean is over `Combined.span`."""
     total = combined.ensembles[0].total("multiply_adds")
-    at = [f"{name}\n{share * total / 1e6:.2f} M" for name, share in FRACTIONS.items()]
+    at = [f"{name}\n{share * total / 1e6:.2f} M" for name, share in SHARES.items()]
     return ("predictor", *at, "mean")
 
 
@@ -158,14 +158,14 @@ def by_budget(combined: Combined) -> Rows:
     total = combined.ensembles[0].total(unit)
     rows = []
     for curve in combined.curves:
-        errors = [combined.error_at(curve, share * total, unit) for share in FRACTIONS.values()]
+        errors = [combined.error_at(curve, share * total, unit) for share in SHARES.values()]
         errors.append(combined.mean_error(curve, unit))
         cells = ["" if error is None else f"{100 * error:.1f}" for error in errors]
         rows.append((curve.name, *cells))
     return tuple(rows)
 
 
-def findings(combined: Combined, setting: Setting) -> list[str]:
+def findings(combined: Combined, setting: Measurement) -> list[str]:
     """What the numbers say, in words, and what they do not."""
     best, *others = combined.ensembles
     lines = [_against(combined, best, other) for other in others]
@@ -190,7 +190,7 @@ def findings(combined: Combined, setting: Setting) -> list[str]:
     return lines
 
 
-def _against(combined: Combined, curve: Curve, other: Curve) -> str:
+def _against(combined: Combined, curve: Predictor, other: Predictor) -> str:
     parts = []
     for unit, name in zip(UNITS, ("multiply-adds", "milliseconds"), strict=True):
         ours, theirs = combined.mean_error(curve, unit), combined.mean_error(other, unit)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from loss_balance.experiments.pages.style import MILLION, STYLE, png
-from loss_balance.experiments.studies.ensemble import Combined, Curve, Unit
+from loss_balance.experiments.studies.ensemble import Combined, Predictor, Unit
 from loss_balance.experiments.training.schemes import color_of
 
 LABELS: dict[Unit, str] = {
@@ -62,7 +62,7 @@ def panel(axes: Axes, combined: Combined, unit: Unit) -> None:
     axes.set_xlabel(LABELS[unit])
 
 
-def _style(curve: Curve) -> tuple[str, dict[str, Any]]:
+def _style(curve: Predictor) -> tuple[str, dict[str, Any]]:
     """The legend's text, which singles of one scheme share, and how the line is drawn."""
     scheme = curve.members[0].scheme
     color = color_of(scheme)

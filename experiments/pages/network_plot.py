@@ -74,7 +74,7 @@ def _box(axes: Axes, column: int, row: float, channels: int, part: Part) -> None
 
 
 def _arrows(part: Part, before: Features, after: Features) -> list[tuple[Shape, Shape]]:
-    """From which maps of `before` each map of `after` is made."""
+    """Which maps of `before` each map of `after` is made from."""
     if isinstance(part, MultiScaleUnit):
         return [(before[edge.source], after[edge.target]) for edge in part.edges()]
     return list(zip(before, after, strict=True))

@@ -60,7 +60,7 @@ def page(runs: Sequence[Trained]) -> bytes:
 
 
 def row(name: str, run: Trained) -> list[str]:
-    """As COLUMNS has it; errors at the fractions of the cost, %."""
+    """A run's cells for COLUMNS; errors at the fractions of the cost, %."""
     errors = [100 * run.test_error[run.spec.latest_exit(fraction)] for fraction in FRACTIONS]
     return [
         run.spec.name,

@@ -17,7 +17,7 @@ Values = NDArray[np.float64]
 
 
 def of_all_seeds(comparison: Comparison, name: str) -> list[Run]:
-    """Those of one scheme."""
+    """The runs of one scheme, one per seed."""
     return [comparison.run(name, seed) for seed in comparison.seeds]
 
 
@@ -27,7 +27,7 @@ def results_of(runs: Sequence[Run], metric: str, trained: TrainedRuns) -> Values
 
 
 def mean_of(runs: Sequence[Run], metric: str, trained: TrainedRuns) -> Values:
-    """Over the runs, per exit."""
+    """The mean of a metric over the runs, per exit."""
     mean: NDArray[np.float64] = results_of(runs, metric, trained).mean(axis=0)
     return mean
 
@@ -42,7 +42,7 @@ def subject(comparisons: Sequence[Comparison]) -> str:
 
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:
-    """As text, with n/a for what is undefined, such as a ratio to an error of zero."""
+    """A number as text, n/a for what is undefined, such as a ratio to an error of zero."""
     return f"{value:{'+' * sign}.{digits}f}" if np.isfinite(value) else "n/a"
 
 

@@ -80,7 +80,7 @@ def _findings_2a(over: dict[str, Values]) -> list[str]:
 
 
 def _later_half(seeds: dict[str, Values]) -> str:
-    """Of values of shape (seeds, exits)."""
+    """What AdaLoss gains on the later exits, from values of shape (seeds, exits)."""
     gap = seeds["adaloss"] - seeds["const"]
     late = gap[:, gap.shape[1] // 2 :].mean(axis=1)
     return (

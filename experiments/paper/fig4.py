@@ -92,7 +92,7 @@ def _findings_4(grid: Values, mean: dict[str, Values]) -> list[str]:
 
 
 def _figure_4(grid: Values, mean: dict[str, Values]) -> Figure:
-    """As Fig. 4a-e: cost in small networks across, relative extra error up."""
+    """Fig. 4a-e: cost in small networks across, relative extra error up."""
     figure, axes = panel(
         "Fig. 4",
         "cost over the small network's total",

@@ -15,7 +15,7 @@ from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import FIG_5A
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
-from loss_balance.experiments.studies.ensemble import Combined, Curve, combine
+from loss_balance.experiments.studies.ensemble import Combined, Predictor, combine
 from loss_balance.experiments.studies.ensemble_runs import measure
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.schemes import OPT
@@ -76,7 +76,7 @@ def _findings(combined: Combined) -> list[str]:
     return [*lines, "One seed: how much of this is chance is not known."]
 
 
-def _mean(combined: Combined, curve: Curve) -> float:
+def _mean(combined: Combined, curve: Predictor) -> float:
     return _percent(combined.mean_error(curve, "multiply_adds"))
 
 

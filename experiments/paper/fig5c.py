@@ -55,7 +55,7 @@ def fig5c(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
 
 
 def _findings_5c(weights: dict[str, Values], final: dict[str, float]) -> list[str]:
-    """From the easiest to the hardest data set, by the final error; compared as printed."""
+    """Shares from the easiest to the hardest data set, by the final error; compared as printed."""
     order = sorted(weights, key=lambda name: final[name])
     late = {name: round(100 * w[len(w) // 2 :].sum() / w.sum()) for name, w in weights.items()}
     shares = ", ".join(f"{name} {late[name]} % (final error {final[name]:.1f} %)" for name in order)

@@ -1,4 +1,4 @@
-"""At which scale each figure and table is redone: networks and data, from seconds to the paper's.
+"""The scales that figures and tables are redone at: networks and data, from seconds to the paper's.
 
 The recipe is the data set's (`recipes.RECIPES`) unless a setting says otherwise; for the paper's
 data sets it is the paper's.

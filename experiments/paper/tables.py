@@ -19,7 +19,7 @@ from loss_balance.experiments.training.schemes import OPT, color_of
 
 
 def all_runs(comparisons: Sequence[Comparison]) -> list[Run]:
-    """Those of each comparison."""
+    """The runs of each comparison."""
     return [run for comparison in comparisons for run in comparison.runs()]
 
 
@@ -57,7 +57,7 @@ def table3a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
 
 
 def _exits(outcomes: Sequence[Outcome]) -> str:
-    """Per network, at the four fractions, counted from 1."""
+    """The exits of each network at the four fractions, counted from 1."""
     exits = {o.comparison.spec.name: [k + 1 for k in o.comparison.exits] for o in outcomes}
     return "; ".join(f"{name} {', '.join(map(str, these))}" for name, these in exits.items())
 
@@ -158,7 +158,7 @@ def _paper_row(network: str) -> str:
 
 
 def _figure_4f(outcomes: Sequence[Outcome]) -> Figure:
-    """As the paper's Fig. 4f: the error of each exit against the cost, a line per network."""
+    """The paper's Fig. 4f: the error of each exit against the cost, a line per network."""
     title, across = "Table 3b, as in Fig. 4f", "FLOPs, two per multiply-add"
     figure, axes = panel(title, across, "test error, %", size=(6.2, 4.2))
     for k, o in enumerate(outcomes):

@@ -127,7 +127,7 @@ def _load(source: Source) -> Dataset:
 
 
 def use_one_thread(framework: str) -> None:
-    """For all that the framework computes in this process; before it computes anything."""
+    """One thread for all that the framework computes in this process; call it before anything."""
     _module(framework).use_one_thread()
 
 

@@ -37,7 +37,7 @@ def work(run: Run, images: Mapping[Source, int]) -> int:
 def execute_with_bars(
     runs: Sequence[Run], folder: Path, jobs: int, images: Mapping[Source, int], console: Console
 ) -> Results:
-    """As `execution.execute`, under a bar for all and one for each run that is running.
+    """Calls `execution.execute` under a bar for all and one for each run that is running.
 
     Args:
         runs: what to train.

@@ -29,12 +29,12 @@ from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import load as read_npz
 
 METRICS = ("train_loss", "test_loss", "test_error")  # of `result.json`, per exit
-FILES = ("config.json", "result.json", "weights.npz", "statistics.npz")
+REQUIRED = ("config.json", "result.json", "weights.npz", "statistics.npz")
 
 WARM_UP = 3  # runs before times count: compilation, caches
 
 
-class Network:
+class TrainedNetwork:
     """A trained network in its framework; takes standardised images (B, H, W, C) of NumPy.
 
     It runs where its framework puts it: PyTorch on the CPU, TensorFlow and JAX on a GPU that they
@@ -76,27 +76,27 @@ class Trained:
 
     @property
     def fingerprint(self) -> str:
-        """Of the data."""
+        """The checksum of the data."""
         return str(self.config["fingerprint"])
 
     @property
     def framework(self) -> str:
-        """It was trained in."""
+        """The framework it was trained in."""
         return self.engine.framework
 
     @property
     def test_error(self) -> tuple[float, ...]:
-        """Of each exit on the split that the run was tested on."""
+        """Error of each exit on the split that the run was tested on."""
         return tuple(self.result["test_error"])
 
     @property
     def validation_error(self) -> tuple[float, ...] | None:
-        """Of each exit, on training images that were held out; None if none were."""
+        """Error of each exit on training images that were held out; None if none were."""
         return self.test_error if self.source.validation else None
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """As of `run_folder.read_metrics`."""
+        """The epochs, as `run_folder.read_metrics` has them."""
         return read_metrics(self.folder)
 
     @property
@@ -110,10 +110,10 @@ class Trained:
         return preparation.read(self.folder / "statistics.npz")
 
     @cached_property
-    def network(self) -> Network:
+    def network(self) -> TrainedNetwork:
         """The network with its trained weights."""
         try:
-            return Network(self.spec, self.framework, self.folder / "weights.npz")
+            return TrainedNetwork(self.spec, self.framework, self.folder / "weights.npz")
         except ValueError as error:
             raise UserError(f"{self.folder / 'weights.npz'}: {error}") from error
 
@@ -158,7 +158,7 @@ def read(folder: Path) -> Trained:
     Raises:
         UserError: it is not there, not finished, or not as training left it.
     """
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
         raise UserError(
             f"RUN must be the folder of a finished run, such as runs/compare/runs/adaloss-seed0; "

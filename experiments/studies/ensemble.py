@@ -18,7 +18,7 @@ from loss_balance.experiments.errors import UserError
 
 Unit = Literal["multiply_adds", "milliseconds"]
 UNITS: tuple[Unit, ...] = ("multiply_adds", "milliseconds")
-Kind = Literal["eann", "linear", "single", "opt"]
+PredictorKind = Literal["eann", "linear", "single", "opt"]
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Measured:
     test_error: tuple[float, ...]
 
     def costs(self, unit: Unit) -> tuple[float, ...]:
-        """Up to each exit."""
+        """Costs up to each exit."""
         costs: tuple[float, ...] = getattr(self, unit)
         return costs
 
     def exits(self, unit: Unit) -> list[eann.Exit]:
-        """As `eann.schedule` takes them."""
+        """The exits as `eann.schedule` takes them."""
         return [
             eann.Exit(*pair) for pair in zip(self.costs(unit), self.validation_error, strict=True)
         ]
 
 
 @dataclass(frozen=True)
-class Answer:
+class UsedAnswer:
     """An answer that is used from `cost` on."""
 
     cost: float  # since the start
@@ -57,18 +57,18 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Predictor:
     """An anytime predictor: networks run one after the other, an ensemble or a single one."""
 
     name: str
-    kind: Kind
+    kind: PredictorKind
     members: tuple[Measured, ...]
 
-    def answers(self, unit: Unit) -> list[Answer]:
+    def answers(self, unit: Unit) -> list[UsedAnswer]:
         """The used answers in the order of time (paper, Section 4)."""
         events = eann.schedule([member.exits(unit) for member in self.members])
         return [
-            Answer(e.time, e.member, e.exit, e.error, self.members[e.member].test_error[e.exit])
+            UsedAnswer(e.time, e.member, e.exit, e.error, self.members[e.member].test_error[e.exit])
             for e in events
             if e.used
         ]
@@ -79,7 +79,7 @@ class Curve:
 
     @property
     def ratios(self) -> list[float]:
-        """By what factor the members' multiply-adds grow from one to the next."""
+        """The factors by which the members' multiply-adds grow from one to the next."""
         costs = [member.multiply_adds[-1] for member in self.members]
         return [after / before for before, after in pairwise(costs)]
 
@@ -89,8 +89,8 @@ class Curve:
         return float(np.prod(self.ratios) ** (1 / len(self.ratios)))
 
 
-class Inflation(NamedTuple):
-    """By what factor an ensemble costs more than the cheapest network that errs as little."""
+class MeasuredInflation(NamedTuple):
+    """The factor by which an ensemble costs more than the cheapest network that errs as little."""
 
     worst: float
     mean: float  # over the test errors that the ensemble reaches
@@ -100,17 +100,15 @@ class Inflation(NamedTuple):
 class Combined:
     """Everything that one set of runs gives."""
 
-    ensembles: tuple[Curve, ...]
-    singles: tuple[Curve, ...]  # each anytime network alone
-    linear: Curve
-    opt: (
-        Curve | None
-    )  # the cheapest ordinary network of each error: one per budget, not an ensemble
+    ensembles: tuple[Predictor, ...]
+    singles: tuple[Predictor, ...]  # each anytime network alone
+    linear: Predictor
+    opt: Predictor | None  # the cheapest ordinary network of each error: one per budget
     networks: tuple[Measured, ...]
 
     @property
-    def curves(self) -> tuple[Curve, ...]:
-        """All of them, ensembles first."""
+    def curves(self) -> tuple[Predictor, ...]:
+        """All predictors, ensembles first."""
         opt = () if self.opt is None else (self.opt,)
         return (*self.ensembles, *self.singles, self.linear, *opt)
 
@@ -119,7 +117,7 @@ class Combined:
         """Whether the linear ensemble has other networks than the exponential ones."""
         return self.linear.members[0].scheme == "opt"
 
-    def inflation(self, ensemble: Curve, unit: Unit) -> Inflation:
+    def inflation(self, ensemble: Predictor, unit: Unit) -> MeasuredInflation:
         """Measured at each test error that the ensemble is the first time below.
 
         The ensemble's cost by then, over that of the cheapest single network, anytime or ordinary,
@@ -130,7 +128,7 @@ class Combined:
             if answer.test_error < best:
                 best = answer.test_error
                 factors.append(answer.cost / self._cheapest(best, unit))
-        return Inflation(max(factors), float(np.mean(factors)))
+        return MeasuredInflation(max(factors), float(np.mean(factors)))
 
     def _cheapest(self, error: float, unit: Unit) -> float:
         return min(
@@ -140,13 +138,13 @@ class Combined:
             if reached <= error
         )
 
-    def error_at(self, curve: Curve, budget: float, unit: Unit) -> float | None:
+    def error_at(self, curve: Predictor, budget: float, unit: Unit) -> float | None:
         """Test error of the answer at that budget, None before the first."""
         there = [answer for answer in curve.answers(unit) if answer.cost <= budget]
         return there[-1].test_error if there else None
 
     def span(self, unit: Unit) -> tuple[float, float]:
-        """From where every curve has an answer to the end of the first ensemble.
+        """The budgets from where every curve has an answer to the end of the first ensemble.
 
         Of curves that begin within its first half: what comes later is no rival.
         """
@@ -154,7 +152,7 @@ class Combined:
         first = [curve.answers(unit)[0].cost for curve in self.curves]
         return max(cost for cost in first if cost <= end / 2), end
 
-    def mean_error(self, curve: Curve, unit: Unit) -> float | None:
+    def mean_error(self, curve: Predictor, unit: Unit) -> float | None:
         """Mean test error over budgets spread evenly over `span`, None if it begins later."""
         begin, end = self.span(unit)
         answers = [answer for answer in curve.answers(unit) if answer.cost < end]
@@ -182,7 +180,7 @@ def combine(networks: Sequence[Measured]) -> Combined:
     for scheme, members in (*schemes.items(), ("opt", ordinary)):
         _check_growth(scheme, members)
     ensembles = tuple(
-        Curve(f"EANN, {scheme}", "eann", tuple(members))
+        Predictor(f"EANN, {scheme}", "eann", tuple(members))
         for scheme, members in sorted(schemes.items(), key=lambda item: item[0] != "adaloss")
         if len(members) > 1
     )
@@ -191,12 +189,12 @@ def combine(networks: Sequence[Measured]) -> Combined:
             "an ensemble needs two or more anytime networks trained with the same scheme, got "
             + (", ".join(f"{n.network} ({n.scheme})" for n in anytime) or "none")
         )
-    singles = tuple(Curve(f"{n.network}, {n.scheme}", "single", (n,)) for n in anytime)
+    singles = tuple(Predictor(f"{n.network}, {n.scheme}", "single", (n,)) for n in anytime)
     ends = ordinary if len(ordinary) > 1 else [_ended(n) for n in ensembles[0].members]
     costs = [network.multiply_adds[-1] for network in ends]
     chosen = eann.linear(costs, step=costs[0])
-    linear = Curve("linear ensemble", "linear", tuple(ends[i] for i in chosen))
-    opt = Curve("OPT", "opt", (_one_for_each_budget(ordinary),)) if ordinary else None
+    linear = Predictor("linear ensemble", "linear", tuple(ends[i] for i in chosen))
+    opt = Predictor("OPT", "opt", (_one_for_each_budget(ordinary),)) if ordinary else None
     return Combined(ensembles, singles, linear, opt, tuple(ordered))
 
 
@@ -210,7 +208,7 @@ def _check_growth(scheme: str, members: Sequence[Measured]) -> None:
 
 
 def _ended(network: Measured) -> Measured:
-    """Its last exit alone."""
+    """A network's last exit alone."""
     fields: dict[str, Any] = {
         name: getattr(network, name)[-1:]
         for name in ("multiply_adds", "milliseconds", "validation_error", "test_error")

@@ -15,7 +15,7 @@ from loss_balance.experiments.data.augment import AUGMENTATIONS
 from loss_balance.experiments.data.sources import NAMES, Dataset, Source
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.studies.comparison import Comparison
-from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, engine
+from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, choose_engine
 from loss_balance.experiments.training.recipes import RECIPES
 from loss_balance.reference_models import families
 from loss_balance.schemes.adaloss import AdaLoss
@@ -81,8 +81,8 @@ class Options:
     final_weight: float | None = _option(AdaLoss.final_weight, "Factor for the last exit.", ADALOSS)
 
     def engine(self) -> Engine:
-        """In what the runs compute; UserError if a name is unknown or it is not installed."""
-        return engine(self.backend, self.device, self.precision, self.compiled)
+        """What the runs compute in; UserError if a name is unknown or it is not installed."""
+        return choose_engine(self.backend, self.device, self.precision, self.compiled)
 
     def source(self) -> Source:
         """Where the images come from."""

@@ -1,4 +1,4 @@
-"""In what a run computes: framework, device, precision, compiled or not."""
+"""What a run computes in: framework, device, precision, compiled or not."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Engine:
                 raise UserError(f"unknown {name} {value!r}: choose from {', '.join(known)}")
 
 
-def engine(
+def choose_engine(
     framework: str, device: str, precision: str | None = None, compiled: bool | None = None
 ) -> Engine:
-    """With the defaults of the device: bfloat16 and compiled on a GPU, neither on a CPU.
+    """An engine with the defaults of its device: bfloat16 and compiled on a GPU, else neither.
 
     Raises:
         UserError: a name is unknown, or the framework is not installed.

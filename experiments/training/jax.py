@@ -25,7 +25,7 @@ from loss_balance.reference_models.jax import AnytimeNet
 
 
 def use_one_thread() -> None:
-    """For all runs of this process, if it is called before JAX makes its first array.
+    """One thread for all runs of this process, if called before JAX makes its first array.
 
     XLA reads then how many threads its pool shall have. Its flags do not say it: with
     `xla_cpu_multi_thread_eigen=false` jaxlib 0.10 still takes every core.

@@ -31,7 +31,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def use_one_thread() -> None:
-    """For all runs of this process, if it is called before TensorFlow computes anything.
+    """One thread for all runs of this process, if called before TensorFlow computes anything.
 
     Runs may share a GPU, so none takes most of its memory in advance.
     """
@@ -185,6 +185,6 @@ def _device(name: str) -> str:
 
 
 def _tensor(array: NDArray[Any] | None) -> Any:
-    """On the current device; in 64 bits, for TensorFlow keeps int32 on the host."""
+    """A tensor on the current device; in 64 bits, for TensorFlow keeps int32 on the host."""
     array = np.asarray(array)
     return tf.constant(array.astype(np.int64) if array.dtype == np.int32 else array)

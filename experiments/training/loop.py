@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from loss_balance.backends.interface import scheme_config
-from loss_balance.experiments.data.preparation import preparation
+from loss_balance.experiments.data.preparation import preparation_for
 from loss_balance.experiments.data.sources import Dataset, Source
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.training import feed
@@ -49,7 +49,7 @@ class Run:
     engine: Engine = field(default_factory=Engine)
 
     def config(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The run's description as JSON holds it."""
         return {
             "name": self.name,
             "network": self.spec.name,
@@ -113,7 +113,7 @@ def _finish(learner: Learner, data: Dataset, folder: Path, workers: int) -> dict
         "test_loss": test_loss.tolist(),
         "test_error": test_error.tolist(),
     }
-    write_arrays(folder / "statistics.npz", preparation(data).arrays())
+    write_arrays(folder / "statistics.npz", preparation_for(data).arrays())
     write_arrays(folder / "weights.npz", learner.weights())
     write_json(folder / "result.json", result)
     return result

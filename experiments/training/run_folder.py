@@ -28,7 +28,7 @@ from loss_balance.experiments.training.learner import Learner
 from loss_balance.experiments.training.schemes import modern
 from loss_balance.reference_models.description.weights import load as read_npz
 
-FILES = (
+RUN_FILES = (
     "metrics.jsonl",
     "checkpoint.npz",
     "previous.npz",
@@ -67,12 +67,12 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As `write_atomically`, indented."""
+    """Writes JSON, indented, as `write_atomically` does."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
-    """As `write_atomically`, an npz."""
+    """Writes an npz as `write_atomically` does."""
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_atomically(path, content.getbuffer())

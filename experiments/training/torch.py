@@ -29,7 +29,7 @@ from loss_balance.reference_models.torch import AnytimeNet
 
 
 def use_one_thread() -> None:
-    """For all runs of this process."""
+    """One thread for all runs of this process."""
     torch.set_num_threads(1)
 
 

@@ -47,7 +47,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BalancerVerdict:
     """What one framework did: worst relative error by dtype, and of states from elsewhere."""
 
     framework: str
@@ -63,7 +63,7 @@ class Verdict:
         return own and (self.continued is None or self.continued <= TOLERANCE["float32"])
 
 
-def verify(folder: Path, sequences: int, seed: int) -> Iterator[Verdict]:
+def verify(folder: Path, sequences: int, seed: int) -> Iterator[BalancerVerdict]:
     """Runs both rounds for every installed framework; `folder` takes what they exchange."""
     frameworks = installed()
     first = {name: _run(name, "first", folder, sequences, seed) for name in frameworks}
@@ -72,7 +72,7 @@ def verify(folder: Path, sequences: int, seed: int) -> Iterator[Verdict]:
         if len(frameworks) > 1:
             continued = _run(name, "second", folder, sequences, seed)["float32"]
         distribution = packages_distributions()[name][0]  # TensorFlow comes under two names
-        yield Verdict(name, version(distribution), sequences, first[name], continued)
+        yield BalancerVerdict(name, version(distribution), sequences, first[name], continued)
 
 
 def draw(sequences: int, seed: int) -> Iterator[Case]:

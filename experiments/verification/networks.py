@@ -64,7 +64,7 @@ TOLERANCE = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class NetworkVerdict:
     """The worst difference of one framework from any other, by TOLERANCE's keys."""
 
     framework: str
@@ -76,7 +76,7 @@ class Verdict:
         return all(value <= TOLERANCE[name] for name, value in self.worst.items())
 
 
-def verify(folder: Path, *, full_size: bool = False) -> Iterator[Verdict]:
+def verify(folder: Path, *, full_size: bool = False) -> Iterator[NetworkVerdict]:
     """Runs both rounds for every installed framework; `folder` takes what they exchange.
 
     With `full_size` networks of ILSVRC's size join in, in inference.
@@ -92,7 +92,7 @@ def verify(folder: Path, *, full_size: bool = False) -> Iterator[Verdict]:
         for other in others:
             for kind, difference in _differences(found[name], other):
                 worst[kind] = max(worst[kind], difference)
-        yield Verdict(name, worst)
+        yield NetworkVerdict(name, worst)
 
 
 def _differences(

@@ -53,7 +53,7 @@ def verdict(ours, theirs):
     worst = {}
     for name, gap in network_verification._differences(ours, theirs):
         worst[name] = max(gap, worst.get(name, 0.0))
-    return network_verification.Verdict("here", worst)
+    return network_verification.NetworkVerdict("here", worst)
 
 
 def test_a_learner_without_weight_decay_would_be_noticed():

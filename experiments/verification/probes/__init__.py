@@ -9,14 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from loss_balance.experiments.data.dataset import Labels
 from loss_balance.experiments.training.engine import FRAMEWORKS
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, initialise
 from loss_balance.schemes.base import Scheme
 
 PROBES = {"torch": "TorchProbe", "tensorflow": "TensorFlowProbe", "jax": "JaxProbe"}
-Images = NDArray[np.float32]  # (B, H, W, C)
-Labels = NDArray[np.int64]  # (B,)
+InputImages = NDArray[np.float32]  # (B, H, W, C)
 Logits = list[NDArray[Any]]  # of each exit, (B, num_classes)
 
 
@@ -32,7 +32,7 @@ def random_weights(spec: AnytimeSpec, seed: int = 1) -> Weights:
     return drawn
 
 
-def random_batch(spec: AnytimeSpec, size: int = 4, seed: int = 2) -> tuple[Images, Labels]:
+def random_batch(spec: AnytimeSpec, size: int = 4, seed: int = 2) -> tuple[InputImages, Labels]:
     """(images (size, H, W, C), labels (size,))."""
     rng = np.random.default_rng(seed)
     images = rng.standard_normal((size, *spec.input_shape), np.float32)
@@ -48,13 +48,13 @@ class Probe(Protocol):
     def trainable_size(self, spec: AnytimeSpec) -> int:
         """The number of trainable scalars in the built network, as the framework counts them."""
 
-    def predict(self, net: Any, images: Images) -> Logits:
+    def predict(self, net: Any, images: InputImages) -> Logits:
         """A call in evaluation mode."""
 
-    def anytime(self, net: Any, images: Images) -> Iterator[NDArray[Any]]:
+    def anytime(self, net: Any, images: InputImages) -> Iterator[NDArray[Any]]:
         """`net.anytime` in evaluation mode, as lazy as that."""
 
-    def gradients(self, net: Any, images: Images, labels: Labels) -> tuple[Logits, Weights]:
+    def gradients(self, net: Any, images: InputImages, labels: Labels) -> tuple[Logits, Weights]:
         """(logits in training mode, gradients by the spec's names and layouts).
 
         The loss is the sum over exits of the mean cross-entropy. Running statistics are updated,
@@ -65,7 +65,7 @@ class Probe(Protocol):
         self,
         net: Any,
         scheme: Scheme,
-        images: Images,
+        images: InputImages,
         labels: Labels,
         *,
         steps: int,

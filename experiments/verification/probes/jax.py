@@ -15,7 +15,8 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from loss_balance.backends.jax import balance, init
-from loss_balance.experiments.verification.probes import Images, Labels, Logits
+from loss_balance.experiments.data.dataset import Labels
+from loss_balance.experiments.verification.probes import InputImages, Logits
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights
 from loss_balance.reference_models.jax import AnytimeNet
@@ -32,11 +33,11 @@ class JaxProbe:
         parameters = nnx.state(AnytimeNet(spec, seed=None), nnx.Param)
         return sum(math.prod(array.shape) for array in jax.tree.leaves(parameters))
 
-    def predict(self, net: AnytimeNet, images: Images) -> Logits:
+    def predict(self, net: AnytimeNet, images: InputImages) -> Logits:
         net.eval()  # type: ignore[no-untyped-call]
         return [np.asarray(logits) for logits in _predict(net, images)]
 
-    def anytime(self, net: AnytimeNet, images: Images) -> Generator[NDArray[Any], Any, None]:
+    def anytime(self, net: AnytimeNet, images: InputImages) -> Generator[NDArray[Any], Any, None]:
         net.eval()  # type: ignore[no-untyped-call]
         answers = net.anytime(jnp.asarray(images))
         kept = None
@@ -44,7 +45,9 @@ class JaxProbe:
             while True:
                 kept = yield np.asarray(answers.send(kept))
 
-    def gradients(self, net: AnytimeNet, images: Images, labels: Labels) -> tuple[Logits, Weights]:
+    def gradients(
+        self, net: AnytimeNet, images: InputImages, labels: Labels
+    ) -> tuple[Logits, Weights]:
         net.train()  # type: ignore[no-untyped-call]
         answers, gradients = _gradients(net, images, labels)
         by_name = {
@@ -57,7 +60,7 @@ class JaxProbe:
         self,
         net: AnytimeNet,
         scheme: Scheme,
-        images: Images,
+        images: InputImages,
         labels: Labels,
         *,
         steps: int,
@@ -111,7 +114,7 @@ _train_step: Any = nnx.jit(_step, static_argnames="scheme")
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """Of an array, from where it is in the module: ("units", 3, "conv1", "kernel")."""
+    """An array's name, from where it is in the module: ("units", 3, "conv1", "kernel")."""
     part, *rest = path
     if part in ("units", "exits"):
         part = {"units": "unit", "exits": "exit"}[part] + str(rest.pop(0))

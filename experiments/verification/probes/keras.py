@@ -12,7 +12,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from loss_balance.backends.tensorflow import Balancer
-from loss_balance.experiments.verification.probes import Images, Labels, Logits
+from loss_balance.experiments.data.dataset import Labels
+from loss_balance.experiments.verification.probes import InputImages, Logits
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights
 from loss_balance.reference_models.tensorflow import AnytimeNet
@@ -28,10 +29,10 @@ class TensorFlowProbe:
     def trainable_size(self, spec: AnytimeSpec) -> int:
         return sum(math.prod(v.shape) for v in AnytimeNet(spec).trainable_variables)
 
-    def predict(self, net: AnytimeNet, images: Images) -> Logits:
+    def predict(self, net: AnytimeNet, images: InputImages) -> Logits:
         return [logits.numpy() for logits in net(images, training=False)]
 
-    def anytime(self, net: AnytimeNet, images: Images) -> Generator[NDArray[Any], Any, None]:
+    def anytime(self, net: AnytimeNet, images: InputImages) -> Generator[NDArray[Any], Any, None]:
         answers, kept = net.anytime(images), None
         while True:
             try:
@@ -40,7 +41,9 @@ class TensorFlowProbe:
                 return
             kept = yield logits.numpy()
 
-    def gradients(self, net: AnytimeNet, images: Images, labels: Labels) -> tuple[Logits, Weights]:
+    def gradients(
+        self, net: AnytimeNet, images: InputImages, labels: Labels
+    ) -> tuple[Logits, Weights]:
         with tf.GradientTape() as tape:
             answers = net(images, training=True)
             total = sum(cross_entropies(answers, labels))
@@ -53,7 +56,7 @@ class TensorFlowProbe:
         self,
         net: AnytimeNet,
         scheme: Scheme,
-        images: Images,
+        images: InputImages,
         labels: Labels,
         *,
         steps: int,

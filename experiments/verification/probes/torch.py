@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
 from loss_balance.backends.torch import Balancer
-from loss_balance.experiments.verification.probes import Images, Labels, Logits
+from loss_balance.experiments.data.dataset import Labels
+from loss_balance.experiments.verification.probes import InputImages, Logits
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights
 from loss_balance.reference_models.torch import AnytimeNet, native, to_array
@@ -30,11 +31,11 @@ class TorchProbe:
             return sum(p.numel() for p in AnytimeNet(spec).parameters() if p.requires_grad)
 
     @torch.no_grad()
-    def predict(self, net: AnytimeNet, images: Images) -> Logits:
+    def predict(self, net: AnytimeNet, images: InputImages) -> Logits:
         return [logits.numpy() for logits in net.eval()(native(images))]
 
     @torch.no_grad()
-    def anytime(self, net: AnytimeNet, images: Images) -> Iterator[NDArray[Any]]:
+    def anytime(self, net: AnytimeNet, images: InputImages) -> Iterator[NDArray[Any]]:
         answers = net.eval().anytime(native(images))
         kept = None
         try:
@@ -43,7 +44,9 @@ class TorchProbe:
         except StopIteration:
             return
 
-    def gradients(self, net: AnytimeNet, images: Images, labels: Labels) -> tuple[Logits, Weights]:
+    def gradients(
+        self, net: AnytimeNet, images: InputImages, labels: Labels
+    ) -> tuple[Logits, Weights]:
         logits = net.train()(native(images))
         net.zero_grad()
         _losses(logits, labels).sum().backward()  # type: ignore[no-untyped-call]
@@ -55,7 +58,7 @@ class TorchProbe:
         self,
         net: AnytimeNet,
         scheme: Scheme,
-        images: Images,
+        images: InputImages,
         labels: Labels,
         *,
         steps: int,

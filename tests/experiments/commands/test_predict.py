@@ -18,7 +18,7 @@ from PIL import Image
 from loss_balance import AdaLoss
 from loss_balance.experiments import cli
 from loss_balance.experiments.commands.predict import seconds
-from loss_balance.experiments.data.preparation import Preparation, preparation, read
+from loss_balance.experiments.data.preparation import Preparation, preparation_for, read
 from loss_balance.experiments.data.sources import Source, load
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training.loop import Run, train
@@ -167,12 +167,12 @@ def test_a_run_keeps_what_makes_an_image_its_input(run):
     ("low", "high", "white"), [(0, 1, 1), (0, 16, 16), (0, 17, 255), (0, 255, 255)]
 )
 def test_white_is_the_least_usual_scale_that_holds_all_pixels(low, high, white, tmp_path):
-    assert preparation(own_data(tmp_path, low, high)).white == white
+    assert preparation_for(own_data(tmp_path, low, high)).white == white
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1, 1), (0, 4000)])
 def test_data_that_are_no_pictures_take_arrays_alone(low, high, tmp_path):
-    prepared = preparation(own_data(tmp_path, low, high))
+    prepared = preparation_for(own_data(tmp_path, low, high))
     Image.new("L", (2, 2)).save(tmp_path / "picture.png")
     with pytest.raises(UserError, match=r"picture.png must be a .npy"):
         prepared.open(tmp_path / "picture.png", (2, 2, 1))

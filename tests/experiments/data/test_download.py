@@ -118,7 +118,7 @@ def test_svhn_fetches_what_is_missing(served, tmp_path, monkeypatch):
     for file in written(tmp_path / "all").iterdir():
         part = file.name.partition("_")[0]
         here = published(served, file.read_bytes(), file.name)
-        monkeypatch.setitem(svhn.FILES, part, here)
+        monkeypatch.setitem(svhn.PARTS, part, here)
     (tmp_path / "all" / "extra_32x32.mat").unlink()
     (served[0] / "train_32x32.mat").unlink()  # it is there: nobody asks for it
     splits = svhn.read(tmp_path / "all", download=True, counts=COUNTS)
@@ -128,7 +128,7 @@ def test_svhn_fetches_what_is_missing(served, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "published",
     [x.archive for c in (cifar.CIFAR10, cifar.CIFAR100) for x in c.layouts]
-    + [*svhn.FILES.values()],
+    + [*svhn.PARTS.values()],
     ids=lambda published: published.file,
 )
 def test_published_checksums_are_whole(published):

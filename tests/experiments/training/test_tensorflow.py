@@ -24,7 +24,7 @@ from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.keras import TensorFlowLearner, exit_losses
 
 WORKER = """
-from learners import DATA, batches, ignore, make
+from support.experiments.learners import DATA, batches, ignore, make
 from loss_balance.experiments.runs.execution import learner
 
 learner(make("tensorflow"), DATA).train_epoch(batches(1), 0.1, ignore)
