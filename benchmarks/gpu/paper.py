@@ -143,15 +143,15 @@ def _comparison(options: Options, results: Results) -> Comparison:
     if not options.smallest:
         recipe = replace(recipe, batch_size=128)
     return Comparison(
-        spec,
-        recipe,
-        source,
-        data.fingerprint(),
-        tuple(name for name in schemes if name in SCHEMES),
-        (0,),
-        AdaLoss(len(spec.exits)),
-        len(data.y_train),
-        engine,
+        spec=spec,
+        recipe=recipe,
+        source=source,
+        fingerprint=data.fingerprint(),
+        schemes=tuple(name for name in schemes if name in SCHEMES),
+        seeds=(0,),
+        adaloss=AdaLoss(len(spec.exits)),
+        images=len(data.y_train),
+        engine=engine,
     )
 
 

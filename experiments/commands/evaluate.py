@@ -140,7 +140,14 @@ def _as_run(run: Trained, here: Engine) -> Run:
     scheme = Constant(len(run.spec.exits))
     seed = int(run.config["seed"])
     return Run(
-        run.folder.name, run.spec, scheme, run.recipe, seed, run.source, run.fingerprint, here
+        name=run.folder.name,
+        spec=run.spec,
+        scheme=scheme,
+        recipe=run.recipe,
+        seed=seed,
+        source=run.source,
+        fingerprint=run.fingerprint,
+        engine=here,
     )
 
 

@@ -63,7 +63,7 @@ console = Console(soft_wrap=True)
 TIMED_RUNS = 10  # runs whose median tells which exit would overrun
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What came, and when."""
 
@@ -104,15 +104,15 @@ def answer_image(folder: Path, image: str, deadline: float | None) -> Reply:
     assert found.value is not None  # nothing cancels, so the first exit answers
     assert found.exit is not None
     return Reply(
-        int(found.value[0].argmax()),
-        run.preparation.class_names,
-        float(anytime.top_probability(found.value)[0]),
-        found.exit,
-        len(run.spec.exits),
-        found.elapsed,
-        returned,
-        found.late,
-        truth,
+        label=int(found.value[0].argmax()),
+        class_names=run.preparation.class_names,
+        probability=float(anytime.top_probability(found.value)[0]),
+        exit=found.exit,
+        exits=len(run.spec.exits),
+        elapsed=found.elapsed,
+        returned=returned,
+        late=found.late,
+        truth=truth,
     )
 
 

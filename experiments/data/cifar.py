@@ -75,7 +75,7 @@ class Layout:
         return (*self.train, self.test)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cifar:
     """One of the two CIFAR sets."""
 
@@ -90,9 +90,9 @@ class Cifar:
 # The checksums are those on the home page (MD5) and in TensorFlow Datasets (SHA-256).
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 CIFAR10 = Cifar(
-    "cifar10",
-    10,
-    (
+    name="cifar10",
+    num_classes=10,
+    layouts=(
         Layout(
             Published(
                 f"{HOME}/cifar-10-binary.tar.gz",
@@ -114,9 +114,9 @@ CIFAR10 = Cifar(
     class_names=tuple(CIFAR10_CLASSES.split()),
 )
 CIFAR100 = Cifar(
-    "cifar100",
-    100,
-    (
+    name="cifar100",
+    num_classes=100,
+    layouts=(
         Layout(
             Published(
                 f"{HOME}/cifar-100-binary.tar.gz",

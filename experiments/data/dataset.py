@@ -37,9 +37,9 @@ class Splits(NamedTuple):
     class_names: tuple[str, ...] = ()  # in the order of the labels; none if not known
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Images as they were published and labels of both splits; `standardise` is yet to come.
+    """Images as they were published and labels of both splits, with what standardises them.
 
     So that 8-bit images can live on the device as such: `augment.augmented` prepares a batch there.
     In a streamed set `x_train` and `x_test` name files under `root`; `stream.batches` reads them.
@@ -69,11 +69,6 @@ class Dataset:
             return SIDE, SIDE, 3
         _, height, width, channels = self.x_train.shape
         return height, width, channels
-
-    def standardise(self, x: Images) -> NDArray[np.float32]:
-        """(x - mean) / std of images (N, H, W, C)."""
-        standardised: NDArray[np.float32] = (x.astype(np.float32) - self.mean) / self.std
-        return standardised
 
     def fingerprint(self) -> str:
         """Checksum of all that training sees: a resumed run must see the data it began with.

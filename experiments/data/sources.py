@@ -101,17 +101,17 @@ def load(
     else:
         mean, std = (per_pixel if name in DOWNLOADABLE else per_channel)(splits.x_train)
     return Dataset(
-        path.stem if name == "npz" and path else name,
-        splits.x_train,
-        splits.y_train,
-        splits.x_test,
-        splits.y_test,
-        splits.num_classes,
-        mean,
-        std,
-        AUGMENTATIONS[augment],
-        splits.root,
-        splits.class_names,
+        name=path.stem if name == "npz" and path else name,
+        x_train=splits.x_train,
+        y_train=splits.y_train,
+        x_test=splits.x_test,
+        y_test=splits.y_test,
+        num_classes=splits.num_classes,
+        mean=mean,
+        std=std,
+        augmentation=AUGMENTATIONS[augment],
+        root=splits.root,
+        class_names=splits.class_names,
     )
 
 

@@ -6,8 +6,6 @@ Balancing". Its figures are plots without numbers: of those only what the text s
 
 from __future__ import annotations
 
-FRACTION_NAMES = ("1/4", "1/2", "3/4", "1")
-
 # Table 3a: average relative increase of the test error over OPT's, %, at fractions of the total
 # cost; 12 ResANNs on CIFAR10, CIFAR100 and SVHN.
 TABLE_3A: dict[str, tuple[float, ...]] = {

@@ -61,7 +61,7 @@ class TrainedNetwork:
             yield logits.numpy() if hasattr(logits, "numpy") else np.asarray(logits)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """One run folder."""
 
@@ -169,14 +169,14 @@ def read(folder: Path) -> Trained:
         result = json.loads((folder / "result.json").read_text())
         recipe = config["recipe"]
         return Trained(
-            folder,
-            config,
-            {metric: list(map(float, result[metric])) for metric in METRICS},
-            from_config(config["spec"]),
-            name_of(config["scheme"]),
-            Recipe(**{**recipe, "milestones": tuple(recipe["milestones"])}),
-            Source.from_config(config["data"]),
-            Engine(**config["engine"]),
+            folder=folder,
+            config=config,
+            result={metric: list(map(float, result[metric])) for metric in METRICS},
+            spec=from_config(config["spec"]),
+            scheme=name_of(config["scheme"]),
+            recipe=Recipe(**{**recipe, "milestones": tuple(recipe["milestones"])}),
+            source=Source.from_config(config["data"]),
+            engine=Engine(**config["engine"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is not as training left it: {error!r}") from error

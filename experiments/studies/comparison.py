@@ -25,7 +25,7 @@ FRACTIONS = (0.25, 0.5, 0.75, 1.0)  # of the cost, where the paper compares (Fig
 AT = ("1/4", "1/2", "3/4", "1")  # FRACTIONS in print
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One network, one data set, several schemes and seeds.
 
@@ -82,14 +82,14 @@ class Comparison:
         """One run: a scheme over all exits, or OPT of the network cut after exit `cut`."""
         spec = self.spec if cut is None else self.spec.single_exit(cut)
         return Run(
-            self.run_name(name, seed, cut),
-            spec,
-            self.scheme(name) if cut is None else Single(1),
-            self.recipe,
-            seed,
-            self.source,
-            self.fingerprint,
-            self.engine,
+            name=self.run_name(name, seed, cut),
+            spec=spec,
+            scheme=self.scheme(name) if cut is None else Single(1),
+            recipe=self.recipe,
+            seed=seed,
+            source=self.source,
+            fingerprint=self.fingerprint,
+            engine=self.engine,
         )
 
     def scheme(self, name: str) -> Scheme:

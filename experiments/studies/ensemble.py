@@ -21,7 +21,7 @@ UNITS: tuple[Unit, ...] = ("multiply_adds", "milliseconds")
 PredictorKind = Literal["eann", "linear", "single", "opt"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """A trained network: cumulative costs and errors of its exits, shallowest first."""
 
@@ -213,17 +213,17 @@ def _ended(network: Measured) -> Measured:
         name: getattr(network, name)[-1:]
         for name in ("multiply_adds", "milliseconds", "validation_error", "test_error")
     }
-    return Measured(network.run, network.network, network.scheme, **fields)
+    return Measured(run=network.run, network=network.network, scheme=network.scheme, **fields)
 
 
 def _one_for_each_budget(ordinary: Sequence[Measured]) -> Measured:
     """Ordinary networks as if they were the exits of one: at each budget the one made for it."""
     return Measured(
-        "opt",
-        "opt",
-        "opt",
-        tuple(network.multiply_adds[0] for network in ordinary),
-        tuple(sorted(network.milliseconds[0] for network in ordinary)),
-        tuple(network.validation_error[0] for network in ordinary),
-        tuple(network.test_error[0] for network in ordinary),
+        run="opt",
+        network="opt",
+        scheme="opt",
+        multiply_adds=tuple(network.multiply_adds[0] for network in ordinary),
+        milliseconds=tuple(sorted(network.milliseconds[0] for network in ordinary)),
+        validation_error=tuple(network.validation_error[0] for network in ordinary),
+        test_error=tuple(network.test_error[0] for network in ordinary),
     )

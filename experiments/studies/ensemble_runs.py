@@ -65,13 +65,13 @@ def measure(runs: Sequence[Trained], repeats: int) -> list[Measured]:
             times[run.spec] = run.times(repeats)
         measured.append(
             Measured(
-                str(run.folder),
-                run.spec.name,
-                OPT if len(run.spec.exits) == 1 else run.scheme,
-                tuple(cost.multiply_adds for cost in run.spec.costs()),
-                tuple(1000 * seconds for seconds in times[run.spec]),
-                run.test_error,
-                errors,
+                run=str(run.folder),
+                network=run.spec.name,
+                scheme=OPT if len(run.spec.exits) == 1 else run.scheme,
+                multiply_adds=tuple(cost.multiply_adds for cost in run.spec.costs()),
+                milliseconds=tuple(1000 * seconds for seconds in times[run.spec]),
+                validation_error=run.test_error,
+                test_error=errors,
             )
         )
     return measured

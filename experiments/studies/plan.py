@@ -116,15 +116,15 @@ def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset
         check_count("seeds", options.seeds)
         spec = families.get(network, num_classes=data.num_classes, input_shape=data.input_shape)
         return Comparison(
-            spec,
-            replace(recipe, **changed),
-            options.source(),
-            data.fingerprint(),
-            schemes,
-            tuple(range(options.seeds)),
-            options.adaloss(len(spec.exits)),
-            len(data.y_train),
-            options.engine(),
+            spec=spec,
+            recipe=replace(recipe, **changed),
+            source=options.source(),
+            fingerprint=data.fingerprint(),
+            schemes=schemes,
+            seeds=tuple(range(options.seeds)),
+            adaloss=options.adaloss(len(spec.exits)),
+            images=len(data.y_train),
+            engine=options.engine(),
         )
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -35,7 +35,7 @@ from loss_balance.schemes.base import Scheme
 Progress = Callable[[int, int, float], bool]  # (epoch, step, loss of the last exit) -> go on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What is trained: equal runs end in equal numbers."""
 

@@ -164,7 +164,16 @@ def _epoch(framework: str) -> dict[str, NDArray[Any]]:
     spec = families.resann(1, 4, data.num_classes, input_shape=data.input_shape)
     scheme = AdaLoss(len(spec.exits), decay=0.9)
     engine = Engine(framework)
-    run = Run("verify", spec, scheme, RECIPE, 0, SOURCE, data.fingerprint(), engine)
+    run = Run(
+        name="verify",
+        spec=spec,
+        scheme=scheme,
+        recipe=RECIPE,
+        seed=0,
+        source=SOURCE,
+        fingerprint=data.fingerprint(),
+        engine=engine,
+    )
     learner = execution.learner(run, data)
     batches = feed.training(data, RECIPE, seed=0, epoch=0)
     losses = learner.train_epoch(batches, RECIPE.rate(0), lambda *_: None)

@@ -116,14 +116,14 @@ IMAGES = 6400
 def comparison(network="resann-1-4"):
     spec = families.get(network, num_classes=10, input_shape=(8, 8, 1))
     return Comparison(
-        spec,
-        Recipe(epochs=1, batch_size=64),
-        Source("digits"),
-        "",
-        ("const", "adaloss"),
-        (0,),
-        AdaLoss(len(spec.exits)),
-        IMAGES,
+        spec=spec,
+        recipe=Recipe(epochs=1, batch_size=64),
+        source=Source("digits"),
+        fingerprint="",
+        schemes=("const", "adaloss"),
+        seeds=(0,),
+        adaloss=AdaLoss(len(spec.exits)),
+        images=IMAGES,
     )
 
 

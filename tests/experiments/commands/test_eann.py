@@ -9,6 +9,7 @@ from html import unescape
 
 import numpy as np
 import pytest
+from support.experiments.standardising import standardise
 
 pytest.importorskip("sklearn")
 pytest.importorskip("typer")
@@ -116,7 +117,7 @@ def test_the_used_answers_follow_from_the_held_out_errors_alone(folder, summary)
 def test_what_is_reported_is_the_error_on_the_test_images(folder, summary):
     data = load("digits", validation=True)  # whose statistics the networks know
     test = load("digits")
-    images = torch.from_numpy(data.standardise(test.x_test)).permute(0, 3, 1, 2)
+    images = torch.from_numpy(standardise(data, test.x_test)).permute(0, 3, 1, 2)
     for network in summary["networks"]:
         config = json.loads((folder.parent / network["run"] / "config.json").read_text())
         spec = families.get(network["network"].partition(".")[0], 10, input_shape=(8, 8, 1))
@@ -229,7 +230,15 @@ def test_a_folder_of_something_else_is_left_alone(folder, command, tmp_path):
 
 def measured(name, scheme, costs, validation, test):
     milliseconds = tuple(2.0 * cost for cost in costs)
-    return Measured(name, name, scheme, tuple(costs), milliseconds, tuple(validation), tuple(test))
+    return Measured(
+        run=name,
+        network=name,
+        scheme=scheme,
+        multiply_adds=tuple(costs),
+        milliseconds=milliseconds,
+        validation_error=tuple(validation),
+        test_error=tuple(test),
+    )
 
 
 SMALL = measured("small", "adaloss", (1, 2), (0.5, 0.4), (0.55, 0.45))

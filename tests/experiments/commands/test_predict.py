@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from support.experiments.standardising import standardise
 
 pytest.importorskip("sklearn")
 pytest.importorskip("typer")
@@ -47,7 +48,15 @@ def run(tmp_path_factory):
     source = Source("digits", validation=True)
     data = source.load()
     recipe = Recipe(epochs=4, batch_size=64)
-    chosen = Run("adaloss", SPEC, AdaLoss(3), recipe, 0, source, data.fingerprint())
+    chosen = Run(
+        name="adaloss",
+        spec=SPEC,
+        scheme=AdaLoss(3),
+        recipe=recipe,
+        seed=0,
+        source=source,
+        fingerprint=data.fingerprint(),
+    )
     train(chosen, TorchLearner(chosen, data), data, folder, lambda *_: True)
     return folder
 
@@ -74,7 +83,7 @@ def logits_of(run, image):
     net.load_weights(weights.load(run / "weights.npz"))
     data = load("digits", validation=True)
     with torch.no_grad():
-        x = torch.from_numpy(data.standardise(image[None])).permute(0, 3, 1, 2)
+        x = torch.from_numpy(standardise(data, image[None])).permute(0, 3, 1, 2)
         return [logits[0].double() for logits in net(x)]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.experiments.standardising import standardise
 from support.networks.numpy_network import Oracle as Network
 
 from loss_balance import AdaLoss, Constant, Static
@@ -35,7 +36,16 @@ def make(framework, data=DATA, *, scheme=ADALOSS, seed=0, epochs=3, precision="f
     spec = families.resann(1, 4, 10, input_shape=data.input_shape)
     engine = Engine(framework, precision=precision)
     recipe = Recipe(epochs=epochs, **recipe)
-    return Run("a", spec, scheme, recipe, seed, Source("digits"), data.fingerprint(), engine)
+    return Run(
+        name="a",
+        spec=spec,
+        scheme=scheme,
+        recipe=recipe,
+        seed=seed,
+        source=Source("digits"),
+        fingerprint=data.fingerprint(),
+        engine=engine,
+    )
 
 
 def batches(count=None, data=DATA):
@@ -72,7 +82,7 @@ class LearnerContract:
     def test_the_first_losses_are_those_of_the_network_in_float64(self):
         (batch,) = batches(1)
         net = Network(SPEC, initialise(SPEC, 0), training=True)
-        logits = net.logits(DATA.standardise(DATA.x_train[batch.chosen]))
+        logits = net.logits(standardise(DATA, DATA.x_train[batch.chosen]))
         expected = cross_entropies(logits, DATA.y_train[batch.chosen]).mean(axis=1)
         found = self.learner().train_epoch([batch], 0.1, ignore)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -83,7 +93,7 @@ class LearnerContract:
         before = learner.state()
         x, y = DATA.x_train, DATA.y_train  # in batches of 500, 500 and 347
         loss, error = learner.evaluate(feed.evaluation(DATA, x, y))
-        logits = np.stack(Network(SPEC, learner.weights()).logits(DATA.standardise(x)))
+        logits = np.stack(Network(SPEC, learner.weights()).logits(standardise(DATA, x)))
         np.testing.assert_allclose(loss, cross_entropies(logits, y).mean(axis=1), rtol=1e-5)
         wrong = (logits.argmax(axis=2) != y).mean(axis=1)
         np.testing.assert_allclose(error, wrong, atol=1.5 / len(y))  # a tie may fall either way
@@ -191,7 +201,7 @@ class LearnerContract:
         found = [learner.train_epoch(batches(4), 0.1, ignore) for learner in (exact, rounded)]
         assert 1e-6 < np.abs(found[1] / found[0] - 1).max() < 1e-2
         loss, _ = rounded.evaluate(feed.evaluation(DATA, DATA.x_test, DATA.y_test))
-        logits = Network(SPEC, rounded.weights()).logits(DATA.standardise(DATA.x_test))
+        logits = Network(SPEC, rounded.weights()).logits(standardise(DATA, DATA.x_test))
         expected = cross_entropies(logits, DATA.y_test).mean(axis=1)
         assert 1e-6 < np.abs(loss / expected - 1).max() < 1e-2
         kinds = {array.dtype for array in rounded.state().values() if array.dtype.kind == "f"}

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.experiments.learners import DATA, SPEC, assert_same_arrays, cross_entropies, make
+from support.experiments.standardising import standardise
 from support.networks.numpy_network import Oracle as Network
 
 from loss_balance.experiments.errors import Interruption, UserError
@@ -222,7 +223,7 @@ class RunContract:
     def test_the_weights_file_is_the_finished_network(self, finished):
         folder, result = finished
         net = Network(SPEC, weights.load(folder / "weights.npz"))
-        logits = np.stack(net.logits(DATA.standardise(DATA.x_test)))
+        logits = np.stack(net.logits(standardise(DATA, DATA.x_test)))
         wrong = (logits.argmax(axis=2) != DATA.y_test).mean(axis=1)
         tie = 1.5 / len(DATA.y_test)
         assert result["test_error"] == pytest.approx(wrong.tolist(), abs=tie)
