@@ -29,3 +29,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def _no_stray_files(tmp_path, monkeypatch):
     """Tests run in a folder of their own, so that what they write cannot reach the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of one command share what they train, so one worker has them all; others are spread."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid.split("::")[0] if "experiments/commands/" in nodeid else nodeid
+
+    return Scheduler(config, log)
