@@ -26,8 +26,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    """`__version__`, looked up when asked for: the look-up takes longer than the whole import."""
+def __getattr__(name: str) -> object:
+    """`anytime` and `eann`, which need NumPy, and `__version__`, looked up when asked for."""
+    if name in ("anytime", "eann"):
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{name}")
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version
@@ -36,3 +40,7 @@ def __getattr__(name: str) -> str:
         return version("loss-balance")
     except PackageNotFoundError:  # a plain checkout that was never installed
         return "0+unknown"
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "anytime", "eann", "__version__"})

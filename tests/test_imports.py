@@ -23,6 +23,18 @@ def test_the_core_loads_no_framework():
     assert not loaded & {*FRAMEWORKS, "matplotlib", "sklearn", "typer", "rich"}
 
 
+@pytest.mark.parametrize("name", ["schemes", "anytime", "eann"])
+def test_packages_of_the_core_are_there_after_a_plain_import(name):
+    code = f"import loss_balance\nassert {name!r} in dir(loss_balance)\nloss_balance.{name}.__all__"
+    assert modules_after(code) >= {"loss_balance", f"loss_balance.{name}"}
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    import loss_balance
+
+    assert not hasattr(loss_balance, "losses")
+
+
 @pytest.mark.parametrize(
     "module",
     [

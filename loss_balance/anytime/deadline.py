@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,16 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from loss_balance.anytime.answers import ready, start
-from loss_balance.anytime.driving import (
-    Answer,
-    Choice,
-    Clock,
-    Limits,
-    Prediction,
-    Watch,
-    drive,
-    seconds,
-)
+from loss_balance.anytime.driving import Answer, Choice, Clock, Countdown, Limits, Prediction, drive
 from loss_balance.checks import check_count, check_finite, check_increasing, check_range
 
 T = TypeVar("T")
@@ -70,25 +60,26 @@ def predict(
         ValueError: an argument is out of its range, or `exits` has no answer.
         Exception: what the first exit raised, for then there is no answer.
     """
-    watch = Watch(clock)
+    countdown = Countdown(deadline, clock)
     if max_exits is not None:
         check_count("max_exits", max_exits)
     if expected_times is not None:
         check_increasing("expected_times", expected_times)
     if errors is not None:
         check_finite("errors", errors)
-    choice = Choice(seconds(deadline))
+    choice = Choice(countdown)
 
     def report(k: int, value: T, elapsed: float) -> None:
-        choice.offer(Answer(-k if errors is None else errors[k], elapsed, 0, k, value))
+        rank = errors[k] if errors is not None else -k  # a later answer counts as a better one
+        choice.offer(Answer(rank, elapsed, 0, k, value))
 
     cancelled = (lambda: False) if cancel is None else cancel.is_set
     known = None if errors is None else len(errors)
-    limits = Limits(choice.deadline, cancelled, max_exits, known, expected_times or ())
-    stopped, failure = drive(lambda: iter(exits), limits, watch, report, ready=ready)
+    limits = Limits(countdown, cancelled, max_exits, known, expected_times or ())
+    stopped, failure = drive(lambda: iter(exits), limits, report, ready=ready)
     if choice.best is None and stopped == "finished":
         raise ValueError("exits must have at least one answer, got none")
-    return choice.prediction(watch, stopped, failure)
+    return choice.prediction(stopped, failure)
 
 
 def calibrate(
@@ -135,8 +126,7 @@ def _exit_times(net: Any, x: Any, clock: Clock, ready: Callable[[Any], object]) 
     times: list[float] = []
     failure = drive(
         lambda: start(net, x),
-        Limits(math.inf, cancelled=lambda: False),
-        Watch(clock),
+        Limits(Countdown(clock=clock), cancelled=lambda: False),
         lambda _k, _value, elapsed: times.append(elapsed),
         ready=ready,
     )[1]

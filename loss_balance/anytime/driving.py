@@ -32,7 +32,7 @@ class Prediction(Generic[T]):
 class Answer(NamedTuple):
     """An exit's answer, and what decides whether it is used."""
 
-    error: float
+    rank: float  # the lower one is used: its validation error, or what stands for that
     elapsed: float
     member: int
     exit: int
@@ -46,8 +46,8 @@ class Choice:
     counts only while there is no other.
     """
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, countdown: Countdown) -> None:
+        self.countdown = countdown
         self.best: Answer | None = None
 
     def offer(self, answer: Answer) -> None:
@@ -56,19 +56,17 @@ class Choice:
             self.best = answer
 
     def _rank(self, answer: Answer) -> tuple[bool, float, float, int]:
-        late = answer.elapsed > self.deadline
-        return late, answer.elapsed if late else answer.error, answer.elapsed, answer.member
+        late = self.countdown.is_late(answer.elapsed)
+        return late, answer.elapsed if late else answer.rank, answer.elapsed, answer.member
 
-    def prediction(
-        self, watch: Watch, stopped: Stop, failure: BaseException | None = None
-    ) -> Prediction[Any]:
+    def prediction(self, stopped: Stop, failure: BaseException | None = None) -> Prediction[Any]:
         """What the caller gets. Raises the failure if there is no answer beside it."""
         if self.best is None:
             if failure is not None:
                 raise failure
-            return Prediction(None, None, watch.elapsed(), stopped=stopped)
+            return Prediction(None, None, self.countdown.elapsed(), stopped=stopped)
         _, elapsed, member, exit_, value = self.best
-        late = elapsed > self.deadline
+        late = self.countdown.is_late(elapsed)
         return Prediction(value, exit_, elapsed, late, stopped, failure, member)
 
 
@@ -76,13 +74,13 @@ class Choice:
 class Limits:
     """When to stop one network."""
 
-    deadline: float  # seconds on the watch, infinite if there is none
+    countdown: Countdown
     cancelled: Callable[[], bool]
     max_exits: int | None = None
     num_errors: int | None = None  # of how many exits the validation error is known
     expected_times: Sequence[float] = ()  # seconds from the start of the network to each exit
 
-    def before(self, k: int, elapsed: float, needed: bool) -> Stop | None:
+    def before(self, k: int, needed: bool) -> Stop | None:
         """Why exit k must not be started now, or None. `needed`: the first exit may be late."""
         if self.cancelled():
             return "cancelled"
@@ -92,8 +90,9 @@ class Limits:
             return "finished"
         if k == 0 and needed:
             return None
-        overruns = elapsed + self._step(k) > self.deadline
-        return "deadline" if overruns or elapsed >= self.deadline else None
+        elapsed, deadline = self.countdown.elapsed(), self.countdown.deadline
+        overruns = elapsed + self._step(k) > deadline
+        return "deadline" if overruns or elapsed >= deadline else None
 
     def check_end(self, k: int) -> None:
         """ValueError if a network that ends after k exits has too few for its errors."""
@@ -110,7 +109,6 @@ class Limits:
 def drive(
     begin: Callable[[], Iterator[Any]],
     limits: Limits,
-    watch: Watch,
     report: Callable[[int, Any, float], None],
     *,
     needed: bool = True,
@@ -127,46 +125,65 @@ def drive(
         exits: Any = begin()
         with closing(exits) if hasattr(exits, "close") else nullcontext():
             k = 0
-            while (stop := limits.before(k, watch.elapsed(), needed)) is None:
+            while (stop := limits.before(k, needed)) is None:
                 try:
                     value = next(exits)
                 except StopIteration:
                     limits.check_end(k)
                     return "finished", None
                 ready(value)
-                report(k, value, watch.elapsed())
+                report(k, value, limits.countdown.elapsed())
                 k += 1
             return stop, None
     except Exception as error:
         return "failed", error
 
 
-class Watch:
-    """Seconds since it was made. A pickled copy goes on counting, in another process too.
+class Countdown:
+    """A deadline and the watch it is read on. A pickled copy counts on, in another process too.
 
     Clocks that only count forward differ between machines, so the copy also looks at the time of
     day: what passed on the way (queues, the start of a process) counts. It never shows less than
     the original did, so a machine whose time of day lags costs punctuality by the way there only.
+
+    Args:
+        deadline: seconds from now, None for as long as it takes.
+        clock: seconds, any origin.
+        already: seconds that have passed before.
+
+    Raises:
+        ValueError: the deadline is no number.
     """
 
-    def __init__(self, clock: Clock = time.monotonic, already: float = 0.0) -> None:
+    def __init__(
+        self, deadline: float | None = None, clock: Clock = time.monotonic, already: float = 0.0
+    ) -> None:
         self.clock = clock
         self.start = clock() - already
+        self.deadline = _seconds(deadline)
 
     def elapsed(self) -> float:
         """Seconds since the start."""
         return self.clock() - self.start
 
-    def __reduce__(self) -> tuple[Callable[[float, float], Watch], tuple[float, float]]:
+    def left(self) -> float:
+        """Seconds until the deadline, 0 or less once it is over."""
+        return self.deadline - self.elapsed()
+
+    def is_late(self, elapsed: float) -> bool:
+        """Whether what was ready then came after the deadline."""
+        return elapsed > self.deadline
+
+    def __reduce__(self) -> tuple[Callable[..., Countdown], tuple[float, float, float]]:
         elapsed = self.elapsed()
-        return _resumed, (elapsed, time.time() - elapsed)
+        return _resumed, (self.deadline, elapsed, time.time() - elapsed)
 
 
-def _resumed(elapsed: float, started_at: float) -> Watch:
-    return Watch(time.monotonic, max(elapsed, time.time() - started_at))
+def _resumed(deadline: float, elapsed: float, started_at: float) -> Countdown:
+    return Countdown(deadline, time.monotonic, max(elapsed, time.time() - started_at))
 
 
-def seconds(deadline: float | None) -> float:
+def _seconds(deadline: float | None) -> float:
     """The deadline as a number from 0 up, infinite for None."""
     if deadline is None:
         return math.inf

@@ -16,19 +16,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from loss_balance.anytime.answers import ready
-from loss_balance.anytime.driving import Answer, Choice, Clock, Prediction, Stop, Watch, seconds
+from loss_balance.anytime.driving import Answer, Choice, Clock, Countdown, Prediction, Stop
 from loss_balance.checks import check_range
-from loss_balance.eann.members import Link, Member, Outcome, Started, work
+from loss_balance.eann.members import Ended, Link, Member, Started, work
 
 POLL = 0.01  # seconds between two looks at the caller's cancel event
 
 
 class _Done(NamedTuple):
     member: int
-    future: Future[Outcome]
+    future: Future[Ended]
 
 
-def _tell_done(link: Link, member: int, future: Future[Outcome]) -> None:
+def _tell_done(link: Link, member: int, future: Future[Ended]) -> None:
     link.tell(_Done(member, future))
 
 
@@ -97,12 +97,12 @@ def run(
         ValueError: there are no members, or an argument is out of its range.
         Exception: the failure, if there is no answer beside it.
     """
-    watch = Watch(clock)
+    countdown = Countdown(deadline, clock)
     if not members:
         raise ValueError("members must be one or more networks, got none")
     if grace is not None:
         check_range("grace", grace, 0.0)
-    race = _Race(members, Link(watch, seconds(deadline), cancel, queue.SimpleQueue()), grace)
+    race = _Race(members, Link(countdown, cancel, queue.SimpleQueue()), grace)
     try:
         race.begin(InThisThread() if executor is None else executor, x, ready)
         return race.settle()
@@ -117,8 +117,8 @@ class _Race:
         self.members = members
         self.link = link
         self.grace = grace
-        self.choice = Choice(link.deadline)
-        self.futures: dict[int, Future[Outcome]] = {}
+        self.choice = Choice(link.countdown)
+        self.futures: dict[int, Future[Ended]] = {}
         self.pending: set[int] = set()
         self.near: set[int] = set()  # members that run in this process
         self.stops: set[Stop] = set()
@@ -155,17 +155,17 @@ class _Race:
                 break
             self._take_all(left if self.link.cancel is None else min(left, POLL))
         self._take_all()
-        return self.choice.prediction(self.link.watch, self._stopped(), self._failure())
+        return self.choice.prediction(self._stopped(), self._failure())
 
     def _patience(self) -> float:
         """Seconds to wait for the next message, 0 or less if it is time to return."""
-        elapsed, deadline = self.link.watch.elapsed(), self.link.deadline
-        if elapsed < deadline:
-            return deadline - elapsed
+        left = self.link.countdown.left()
+        if left > 0:
+            return left
         if self.choice.best is not None:
             self._drop_queued()
         awaited = self.pending - (self.near if self.choice.best is not None else set())
-        return deadline + self._grace(awaited) - elapsed
+        return left + self._grace(awaited)
 
     def _grace(self, awaited: set[int]) -> float:
         if not awaited:
@@ -174,7 +174,7 @@ class _Race:
             return self.grace
         if self.choice.best is None:
             return math.inf
-        return max(self.members[i].longest_step(self.link.deadline) for i in awaited)
+        return max(self.members[i].longest_step(self.link.countdown.deadline) for i in awaited)
 
     def _drop_queued(self) -> None:
         """Cancels what has not begun, in executors that know: Dask's would cancel all."""
@@ -203,9 +203,9 @@ class _Race:
         else:
             self._finish(message.member, message.future)
 
-    def _finish(self, i: int, future: Future[Outcome]) -> None:
+    def _finish(self, i: int, future: Future[Ended]) -> None:
         self.pending.discard(i)
-        if future.cancelled() and self.link.watch.elapsed() >= self.link.deadline:
+        if future.cancelled() and self.link.countdown.left() <= 0:
             self.stops.add("deadline")
         elif future.cancelled():  # not by us: the pool was shut down
             self.failures[i] = CancelledError()

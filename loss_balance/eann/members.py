@@ -2,7 +2,7 @@
 
 What crosses to another process is a member, the input and a `Link`. In threads the link carries
 every answer back as soon as it is ready. Pickled, it becomes a copy without a way back: there the
-member runs by its own watch against the same deadline, and its best answer comes back as the
+member runs by its own copy of the countdown, and its best answer comes back as the
 result of the call.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from loss_balance.anytime.answers import start
-from loss_balance.anytime.driving import Answer, Choice, Limits, Stop, Watch, drive
+from loss_balance.anytime.driving import Answer, Choice, Countdown, Limits, Stop, drive
 from loss_balance.checks import check_finite, check_increasing
 
 
@@ -77,7 +77,7 @@ class Started(NamedTuple):
     member: int
 
 
-class Outcome(NamedTuple):
+class Ended(NamedTuple):
     """How a member ended, and the best of its answers."""
 
     best: Answer | None
@@ -90,28 +90,29 @@ class Link:
 
     def __init__(
         self,
-        watch: Watch,
-        deadline: float,
+        countdown: Countdown,
         cancel: threading.Event | None = None,
         messages: queue.SimpleQueue[Any] | None = None,
     ) -> None:
-        self.watch = watch
-        self.deadline = deadline
+        self.countdown = countdown
         self.messages = messages
         self.answered = False
         self.ended: set[int] = set()
         self.over = threading.Event()  # run() has returned or is about to
         self.cancel = cancel
 
-    def __reduce__(self) -> tuple[type[Link], tuple[Watch, float]]:
-        return Link, (self.watch, self.deadline)
+    def __reduce__(self) -> tuple[type[Link], tuple[Countdown]]:
+        return Link, (self.countdown,)
 
-    def tell(self, message: Any) -> bool:
-        """Sends a message to `run`; False if there is no way."""
-        if self.messages is None:
-            return False
-        self.messages.put(message)
-        return True
+    @property
+    def is_near(self) -> bool:
+        """Whether this is the link that `run` made; a pickled copy has no way back to it."""
+        return self.messages is not None
+
+    def tell(self, message: Any) -> None:
+        """Sends a message to `run`, if there is a way."""
+        if self.messages is not None:
+            self.messages.put(message)
 
     def cancelled(self) -> bool:
         return self.over.is_set() or (self.cancel is not None and self.cancel.is_set())
@@ -121,13 +122,13 @@ class Link:
         return not self.answered and self.ended.issuperset(range(member))
 
 
-def work(link: Link, index: int, member: Member, x: Any, ready: Callable[[Any], object]) -> Outcome:
+def work(link: Link, index: int, member: Member, x: Any, ready: Callable[[Any], object]) -> Ended:
     """Runs one member, wherever this is called."""
-    near = link.tell(Started(index))
-    choice = Choice(link.deadline)
+    link.tell(Started(index))
+    choice = Choice(link.countdown)
 
     def report(k: int, value: Any, elapsed: float) -> None:
-        if not near and hasattr(value, "detach"):
+        if not link.is_near and hasattr(value, "detach"):
             value = value.detach()  # torch refuses to send what carries a gradient
         answer = Answer(member.errors[k], elapsed, index, k, value)
         choice.offer(answer)
@@ -135,13 +136,13 @@ def work(link: Link, index: int, member: Member, x: Any, ready: Callable[[Any], 
         link.tell(answer)
 
     times = member.expected_times or ()
-    limits = Limits(link.deadline, link.cancelled, None, len(member.errors), times)
+    limits = Limits(link.countdown, link.cancelled, None, len(member.errors), times)
     needed = link.needed(index)
     stopped, failure = drive(
-        lambda: start(member.net, x), limits, link.watch, report, needed=needed, ready=ready
+        lambda: start(member.net, x), limits, report, needed=needed, ready=ready
     )
     link.ended.add(index)
-    return Outcome(choice.best, stopped, failure if near else _portable(failure))
+    return Ended(choice.best, stopped, failure if link.is_near else _portable(failure))
 
 
 def _portable(error: Exception | None) -> Exception | None:

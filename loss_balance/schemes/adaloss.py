@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -202,14 +202,6 @@ class AdaLoss(AveragingScheme):
         if self.clip is not None:
             check_range("clip", self.clip, 1.0, open_low=True)
         check_count("warmup", self.warmup, 0)
-
-    def __repr__(self) -> str:
-        """Without `clip` and `warmup` where they are off: run folders of 0.1 know schemes by it."""
-        shown = (f for f in fields(self) if f.name not in {"clip", "warmup"} or self._is_set(f))
-        return f"AdaLoss({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
-
-    def _is_set(self, field: Field[Any]) -> bool:
-        return bool(getattr(self, field.name) != field.default)
 
     def largest_weight(self) -> float:
         return 1.0

@@ -325,12 +325,6 @@ def test_a_burst_of_bad_values_counts_as_in_a_window_of_100(good, bad, expected)
     assert recently_bad(states[-1].recent).tolist() == [not expected, False]
 
 
-def test_what_is_off_does_not_show_so_that_runs_of_0_1_are_known_by_their_scheme():
-    usual = "num_losses=3, gamma=0.05, decay=0.99, final_weight=1.0, update_every=1, floor=1e-08"
-    assert repr(AdaLoss(3)) == f"AdaLoss({usual})"
-    assert repr(AdaLoss(3, clip=2.0, warmup=5)) == f"AdaLoss({usual}, clip=2.0, warmup=5)"
-
-
 def test_schemes_are_hashable_values():
     assert AdaLoss(3, gamma=LinearSchedule(1, 0, 9)) == AdaLoss(3, gamma=LinearSchedule(1, 0, 9))
     assert len({AdaLoss(3), AdaLoss(3), AdaLoss(3, gamma=0.1)}) == 2

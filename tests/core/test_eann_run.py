@@ -18,7 +18,7 @@ from support.networks import anytime_tools as tools
 from support.networks.anytime_tools import FakeClock, Network
 
 from loss_balance import eann
-from loss_balance.anytime.driving import Watch
+from loss_balance.anytime.driving import Countdown
 from loss_balance.eann import Exit, Member, Ordinary, run
 from loss_balance.eann.members import Link, work
 
@@ -298,9 +298,7 @@ def test_a_member_elsewhere_gives_its_best_answer_at_the_deadline():
 
 
 def test_a_member_that_starts_after_the_deadline_does_nothing():
-    watch = Watch()
-    watch.start -= 5.0
-    link = pickle.loads(pickle.dumps(Link(watch, 4.0)))
+    link = pickle.loads(pickle.dumps(Link(Countdown(4.0, already=5.0))))
     outcome = work(link, 1, Member(tools.doubled, [0.5]), 1, lambda v: None)
     assert (outcome.best, outcome.stopped) == (None, "deadline")
 
@@ -332,14 +330,15 @@ def test_failures_elsewhere_come_with_the_answers_before_them():
 
 def test_a_watch_counts_on_the_way(monkeypatch):
     clock = FakeClock(0)
-    watch = Watch(clock)
+    countdown = Countdown(9.0, clock)
     clock.now = 5.0
-    sent = pickle.dumps(watch)
+    sent = pickle.dumps(countdown)
     here = time.time()
     for passed, least in ((3.0, 8.0), (-1000.0, 5.0)):  # a clock that lags costs the way only
         monkeypatch.setattr(time, "time", lambda passed=passed: here + passed)
         assert least - 0.5 <= pickle.loads(sent).elapsed() <= least + LONG
         assert pickle.loads(sent).elapsed() >= 5.0
+        assert pickle.loads(sent).deadline == 9.0
 
 
 @pytest.fixture(scope="module")
