@@ -54,6 +54,10 @@ class Conv(Layer):
         return math.prod(self.outputs) * self.size**2 * self.inputs[2]
 
 
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_DECAY = 0.9  # of the running statistics
+
+
 @dataclass(frozen=True)
 class BatchNorm(Layer):
     """Batch normalisation over all but the channels."""

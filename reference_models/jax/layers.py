@@ -8,6 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from loss_balance.reference_models.description.layers import (
+    BATCH_NORM_DECAY,
+    BATCH_NORM_EPSILON,
+)
+
 Arrays = TypeVar("Arrays", bound=tuple[Any, ...])
 
 
@@ -29,9 +34,14 @@ def conv(
 
 
 def batch_norm(channels: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """Epsilon 1e-5 and decay 0.9, as in every framework here."""
+    """Batch norm with the constants of every framework here."""
     return nnx.BatchNorm(
-        channels, momentum=0.9, epsilon=1e-5, dtype=dtype, promote_dtype=unrounded, rngs=rngs
+        channels,
+        momentum=BATCH_NORM_DECAY,
+        epsilon=BATCH_NORM_EPSILON,
+        dtype=dtype,
+        promote_dtype=unrounded,
+        rngs=rngs,
     )
 
 
@@ -63,7 +73,7 @@ def average_pool(x: Array) -> Array:
     return pooled
 
 
-class ConvNormRelu(nnx.Module):
+class ConvNormReLU(nnx.Module):
     """A convolution, then BN-ReLU."""
 
     def __init__(

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from loss_balance.reference_models.description import multiscale
-from loss_balance.reference_models.jax.layers import ConvNormRelu, batch_norm, conv, max_pool
+from loss_balance.reference_models.jax.layers import ConvNormReLU, batch_norm, conv, max_pool
 
 
 class MultiScaleStem(nnx.Module):
@@ -28,7 +28,7 @@ class MultiScaleStem(nnx.Module):
         for scale, channels in enumerate(stem.out_channels):
             size = 7 if scale == 0 and stem.downsample else 3
             stride = 2 if scale > 0 or stem.downsample else 1
-            made = ConvNormRelu(inputs, channels, size, stride, dtype=dtype, rngs=rngs)
+            made = ConvNormReLU(inputs, channels, size, stride, dtype=dtype, rngs=rngs)
             setattr(self, f"scale{scale}", made)
             inputs = channels
 
@@ -90,7 +90,7 @@ class MultiScaleTransition(nnx.Module):
         for scale, (inputs, outputs) in enumerate(
             zip(unit.in_channels, unit.out_channels, strict=True)
         ):
-            made = ConvNormRelu(inputs, outputs, 1, dtype=dtype, rngs=rngs)
+            made = ConvNormReLU(inputs, outputs, 1, dtype=dtype, rngs=rngs)
             setattr(self, f"scale{scale}", made)
 
     def __call__(self, maps: Sequence[Array]) -> list[Array]:

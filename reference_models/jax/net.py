@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from loss_balance.reference_models.description.inputs import check_images, module_for, positions
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.jax.checkpoint import recomputed, recomputed_head, whole
@@ -21,10 +22,9 @@ from loss_balance.reference_models.jax.segments import (
     coarsest,
     first,
     padded,
-    positions,
     select,
 )
-from loss_balance.reference_models.jax.units import KINDS
+from loss_balance.reference_models.jax.units import MODULES
 
 # Of living networks. As an attribute it would be part of a network's structure.
 _SEGMENTS: WeakKeyDictionary[AnytimeNet, tuple[list[Any], list[Segment]]] = WeakKeyDictionary()
@@ -79,7 +79,7 @@ class AnytimeNet(nnx.Module):
         Raises:
             ValueError: images of another shape than the spec's.
         """
-        self._check(x)
+        check_images(x.shape, self.spec.input_shape)
         if self.checkpoint:
             return self._recomputing(x)
         features: Any = self.stem(x)
@@ -101,7 +101,7 @@ class AnytimeNet(nnx.Module):
         return answers
 
     def anytime(self, x: Array) -> Generator[Array, Any, None]:
-        """As a call in evaluation mode, one exit at a time and nothing beyond those consumed.
+        """The answers of a call in evaluation mode, one exit at a time, none beyond those consumed.
 
         It predicts with the running statistics whatever mode is set, for a prediction must not
         depend on who else is still in the batch. What lies between two exits is compiled once per
@@ -119,7 +119,7 @@ class AnytimeNet(nnx.Module):
             ValueError: images of another shape than the spec's, before anything is computed; what
                 is sent is no position in the current batch.
         """
-        self._check(x)
+        check_images(x.shape, self.spec.input_shape)
         return self._answers(jnp.asarray(x))
 
     def _answers(self, x: Array) -> Generator[Array, Any, None]:
@@ -148,13 +148,6 @@ class AnytimeNet(nnx.Module):
                 between = []
         _SEGMENTS[self] = parts, segments
         return segments
-
-    def _check(self, x: Array) -> None:
-        if tuple(x.shape[1:]) != self.spec.input_shape:
-            height, width, channels = self.spec.input_shape
-            raise ValueError(
-                f"expected images of shape (B, {height}, {width}, {channels}), got {tuple(x.shape)}"
-            )
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
         """Takes arrays under the spec's names and in its layouts, from any framework.
@@ -197,9 +190,7 @@ class AnytimeNet(nnx.Module):
 
 def _abstract(part: Any, dtype: Any) -> Any:
     """The part's module without arrays: none is made only to be overwritten."""
-    kind = KINDS.get(type(part).__name__)
-    if kind is None:
-        raise ValueError(f"a part must be one of {list(KINDS)}, got {part!r}")
+    kind = module_for(part, MODULES)
     return nnx.eval_shape(lambda: kind(part, dtype=dtype, rngs=nnx.Rngs(0)))
 
 

@@ -110,18 +110,6 @@ def select(features: Any, positions: Array) -> Any:
     return jax.tree.map(lambda x: x[positions], features)
 
 
-def positions(sent: Any, count: int) -> np.ndarray:
-    """ValueError unless `sent` are positions in a batch of `count`."""
-    found = np.asarray(sent)
-    integers = found.ndim == 1 and np.issubdtype(found.dtype, np.integer)
-    if not integers or ((found < 0) | (found >= count)).any():
-        raise ValueError(
-            "send must be given a vector of whole numbers, positions in the current batch of "
-            f"{count}, got {sent!r}"
-        )
-    return found
-
-
 def padded(positions: np.ndarray, size: int) -> np.ndarray:
     """With zeros up to a power of two, at most up to the `size` there was."""
     wanted = min(1 << max(len(positions) - 1, 0).bit_length(), size)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from loss_balance.reference_models.description import parts, units
+from loss_balance.reference_models.description import multiscale, parts, units
 from loss_balance.reference_models.jax.layers import (
-    ConvNormRelu,
+    ConvNormReLU,
     average_pool,
     batch_norm,
     conv,
@@ -40,7 +40,7 @@ class ConvStem(nnx.Module):
         return self.conv(x)
 
 
-class ImageStem(ConvNormRelu):
+class ImageStem(ConvNormReLU):
     """conv7x7/2-BN-ReLU-maxpool3x3/2."""
 
     def __init__(self, stem: parts.ImageStem, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
@@ -165,19 +165,16 @@ class ConvHead(nnx.Module):
         return self.linear(global_average(x))
 
 
-KINDS: dict[str, Callable[..., nnx.Module]] = {
-    kind.__name__: kind
-    for kind in (
-        ConvStem,
-        ImageStem,
-        MultiScaleStem,
-        ResidualUnit,
-        BottleneckUnit,
-        DenseUnit,
-        DenseTransition,
-        MultiScaleUnit,
-        MultiScaleTransition,
-        LinearHead,
-        ConvHead,
-    )
+MODULES: dict[type[parts.Part | parts.Head], Callable[..., nnx.Module]] = {
+    parts.ConvStem: ConvStem,
+    parts.ImageStem: ImageStem,
+    multiscale.MultiScaleStem: MultiScaleStem,
+    units.ResidualUnit: ResidualUnit,
+    units.BottleneckUnit: BottleneckUnit,
+    units.DenseUnit: DenseUnit,
+    units.DenseTransition: DenseTransition,
+    multiscale.MultiScaleUnit: MultiScaleUnit,
+    multiscale.MultiScaleTransition: MultiScaleTransition,
+    parts.LinearHead: LinearHead,
+    parts.ConvHead: ConvHead,
 }

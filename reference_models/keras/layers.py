@@ -10,6 +10,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from loss_balance.reference_models.description.layers import (
+    BATCH_NORM_DECAY,
+    BATCH_NORM_EPSILON,
+)
+
 
 class PaddedConv2D(keras.layers.Conv2D):
     """Padded with `size // 2` zeros on every side.
@@ -48,9 +53,12 @@ class PartLayer(keras.layers.Layer):
         )
 
     def new_norm(self, name: str) -> keras.layers.BatchNormalization:
-        """Epsilon 1e-5 and decay 0.9, as in every framework here."""
+        """Batch norm with the constants of every framework here."""
         return keras.layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, name=name, dtype=self.dtype_policy
+            momentum=BATCH_NORM_DECAY,
+            epsilon=BATCH_NORM_EPSILON,
+            name=name,
+            dtype=self.dtype_policy,
         )
 
     def new_linear(self, name: str, outputs: int) -> keras.layers.Dense:
@@ -60,7 +68,7 @@ class PartLayer(keras.layers.Layer):
         )
 
 
-class ConvNormRelu(PartLayer):
+class ConvNormReLU(PartLayer):
     """conv-BN-ReLU."""
 
     def __init__(self, filters: int, size: int, stride: int = 1, **options: Any) -> None:

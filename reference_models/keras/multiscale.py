@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops
 
 from loss_balance.reference_models.description import multiscale
-from loss_balance.reference_models.keras.layers import ConvNormRelu, PartLayer, max_pool
+from loss_balance.reference_models.keras.layers import ConvNormReLU, PartLayer, max_pool
 
 
 class MultiScaleStem(PartLayer):
@@ -24,7 +24,7 @@ class MultiScaleStem(PartLayer):
             size = 7 if scale == 0 and stem.downsample else 3
             stride = 2 if scale > 0 or stem.downsample else 1
             name = f"scale{scale}"
-            made = ConvNormRelu(channels, size, stride, name=name, dtype=self.dtype_policy)
+            made = ConvNormReLU(channels, size, stride, name=name, dtype=self.dtype_policy)
             setattr(self, name, made)
 
     def call(self, x: Any, training: bool = False) -> list[Any]:
@@ -78,7 +78,7 @@ class MultiScaleTransition(PartLayer):
         super().__init__(**options)
         for scale, channels in enumerate(unit.out_channels):
             name = f"scale{scale}"
-            setattr(self, name, ConvNormRelu(channels, 1, name=name, dtype=self.dtype_policy))
+            setattr(self, name, ConvNormReLU(channels, 1, name=name, dtype=self.dtype_policy))
 
     def call(self, maps: list[Any], training: bool = False) -> list[Any]:
         """One map per scale to as many with fewer channels."""

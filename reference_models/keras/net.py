@@ -17,11 +17,12 @@ import numpy as np
 from keras import ops
 
 from loss_balance.reference_models.description.config import from_config, to_config
+from loss_balance.reference_models.description.inputs import check_images, positions
 from loss_balance.reference_models.description.layers import BatchNorm, Conv, Layer, Linear
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.keras.layers import recomputed
-from loss_balance.reference_models.keras.segments import Segment, on_tensorflow, positions, traced
+from loss_balance.reference_models.keras.segments import Segment, on_tensorflow, traced
 from loss_balance.reference_models.keras.units import build
 
 
@@ -93,7 +94,7 @@ class AnytimeNet(keras.Model):
         Raises:
             ValueError: images of another shape than the spec's.
         """
-        self._check_shape(x)
+        check_images(x.shape, self.spec.input_shape)
         answers = []
         for k in range(len(self.spec.exits)):
             x, logits = self._segment(x, k, training)
@@ -101,7 +102,7 @@ class AnytimeNet(keras.Model):
         return answers
 
     def anytime(self, x: Any) -> Generator[Any, Any, None]:
-        """As a call in inference, one exit at a time: nothing deeper than those asked for is run.
+        """The answers of a call in inference, one exit at a time; nothing deeper is run.
 
             answers = net.anytime(images)
             logits = next(answers)
@@ -115,10 +116,11 @@ class AnytimeNet(keras.Model):
             goes on with these samples alone and gives their next logits.
 
         Raises:
-            ValueError: images of another shape than the spec's; positions that are no integers.
+            ValueError: images of another shape than the spec's; sent, what are no positions in the
+                current batch.
         """
         x = ops.convert_to_tensor(x, dtype=self.compute_dtype)
-        self._check_shape(x)
+        check_images(x.shape, self.spec.input_shape)
         return self._answers(x)
 
     def _answers(self, x: Any) -> Generator[Any, Any, None]:
@@ -151,13 +153,6 @@ class AnytimeNet(keras.Model):
             x = run(getattr(self, f"unit{i}"), x)
         coarsest = x[-1] if isinstance(x, (list, tuple)) else x
         return x, run(getattr(self, f"exit{last}"), coarsest)
-
-    def _check_shape(self, x: Any) -> None:
-        if tuple(x.shape[1:]) != self.spec.input_shape:
-            height, width, channels = self.spec.input_shape
-            raise ValueError(
-                f"expected images of shape (B, {height}, {width}, {channels}), got {tuple(x.shape)}"
-            )
 
     def load_weights(self, weights: Any, *args: Any, **options: Any) -> None:
         """Takes arrays under the spec's names and in its layouts, from any framework.

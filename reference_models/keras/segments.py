@@ -1,4 +1,4 @@
-"""What Keras computes between two exits, as one graph, and which samples go on to the next."""
+"""What Keras computes between two exits, as one graph."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 Segment = Callable[[Any], tuple[Any, Any]]  # maps to (what the next one reads, logits)
 
@@ -42,18 +40,3 @@ def traced(run: Segment, x: Any) -> Segment:
         return (maps if several else maps[0]), tf.raw_ops.StopGradient(input=logits)
 
     return call
-
-
-def positions(kept: Any, batch: int | None) -> NDArray[Any]:
-    """`kept` as integers; ValueError if it is anything but positions in the batch."""
-    positions = np.asarray(kept)
-    if positions.dtype.kind not in "iu" or positions.ndim != 1:
-        raise ValueError(
-            "the samples to keep must be integers of shape (kept,), got "
-            f"{positions.dtype} of shape {positions.shape}"
-        )
-    if batch is not None and not ((positions >= 0) & (positions < batch)).all():
-        raise ValueError(
-            f"the samples to keep must be positions in a batch of {batch}, got {positions.tolist()}"
-        )
-    return positions.astype(np.int64)  # TensorFlow takes no uint8

@@ -10,8 +10,9 @@ from typing import Any
 from keras import ops
 
 from loss_balance.reference_models.description import multiscale, parts, units
+from loss_balance.reference_models.description.inputs import module_for
 from loss_balance.reference_models.keras.layers import (
-    ConvNormRelu,
+    ConvNormReLU,
     PartLayer,
     average_pool,
     max_pool,
@@ -35,7 +36,7 @@ class ConvStem(PartLayer):
         return self.conv(x)
 
 
-class ImageStem(ConvNormRelu):
+class ImageStem(ConvNormReLU):
     """conv7x7/2-BN-ReLU-maxpool3x3/2."""
 
     def __init__(self, stem: parts.ImageStem, **options: Any) -> None:
@@ -190,8 +191,4 @@ def build(part: parts.Part | parts.Head, **options: Any) -> PartLayer:
     Raises:
         ValueError: `MODULES` has none for its kind.
     """
-    if type(part) not in MODULES:
-        raise ValueError(
-            f"a part must be one of {[kind.__name__ for kind in MODULES]}, got {part!r}"
-        )
-    return MODULES[type(part)](part, **options)
+    return module_for(part, MODULES)(part, **options)

@@ -8,10 +8,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
+from loss_balance.reference_models.description.layers import (
+    BATCH_NORM_DECAY,
+    BATCH_NORM_EPSILON,
+)
+
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Epsilon 1e-5 and decay 0.9 (torch counts 1 - decay), as in every framework here."""
-    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1)
+    """Batch norm with the constants of every framework here; torch counts 1 - decay."""
+    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPSILON, momentum=1 - BATCH_NORM_DECAY)
 
 
 def conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:

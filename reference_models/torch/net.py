@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from loss_balance.reference_models.description.inputs import check_images, positions
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.torch.checkpoint import recompute, recompute_unit
@@ -61,20 +62,16 @@ class AnytimeNet(nn.Module):
         return list(self.anytime(x))
 
     def anytime(self, x: Tensor) -> Generator[Tensor, Indices | None]:
-        """As a call, one exit at a time: nothing deeper than the exits consumed is computed.
+        """The answers of a call, one exit at a time; nothing beyond those consumed is computed.
 
-        `answers.send(indices)` goes on with those samples alone, positions in the current batch,
-        and returns the next logits.
+        `answers.send(kept)` goes on with those samples alone, positions in the current batch, and
+        returns the next logits.
 
         Raises:
-            ValueError: images of another shape than the spec's; sent, `indices` that are not a
-                vector of integers.
+            ValueError: images of another shape than the spec's; sent, what are no positions in the
+                current batch.
         """
-        height, width, channels = self.spec.input_shape
-        if tuple(x.shape[1:]) != (channels, height, width):
-            raise ValueError(
-                f"expected images of shape (B, {channels}, {height}, {width}), got {tuple(x.shape)}"
-            )
+        check_images(x.shape, self.spec.input_shape, channels_first=True)
         return self._answers(x)
 
     def _answers(self, x: Tensor) -> Generator[Tensor, Indices | None]:
@@ -87,7 +84,8 @@ class AnytimeNet(nn.Module):
                 coarsest = features[-1] if isinstance(features, list) else features
                 kept = yield run_head(self.exits[str(i)], coarsest)
                 if kept is not None:
-                    features = _samples(features, _positions(kept, x.device))
+                    chosen = torch.from_numpy(positions(_on_host(kept), len(coarsest)))
+                    features = _samples(features, chosen.to(x.device))
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Any]) -> None:
@@ -149,15 +147,9 @@ def _run(part: nn.Module, features: Any) -> Any:
     return part(features)
 
 
-def _positions(kept: Indices, device: torch.device) -> Tensor:
-    indices = kept if isinstance(kept, Tensor) else torch.tensor(np.asarray(kept))
-    whole = not (indices.is_floating_point() or indices.is_complex())
-    if indices.ndim != 1 or indices.dtype == torch.bool or not whole:
-        raise ValueError(
-            "the samples to go on with must be a vector of integers, positions in the batch, got "
-            f"{indices.dtype} of shape {tuple(indices.shape)}"
-        )
-    return indices.to(device, torch.long)  # uint8 would be taken for a mask
+def _on_host(sent: Any) -> Any:
+    """Positions where NumPy can look at them; those on a device are waited for."""
+    return sent.numpy(force=True) if isinstance(sent, Tensor) else sent
 
 
 def _samples(features: Any, positions: Tensor) -> Any:

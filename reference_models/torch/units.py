@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
 from loss_balance.reference_models.description import multiscale, parts, units
+from loss_balance.reference_models.description.inputs import module_for
 from loss_balance.reference_models.torch.layers import ConvNormReLU, batch_norm, conv
 from loss_balance.reference_models.torch.multiscale import (
     MultiScaleStem,
@@ -191,9 +192,5 @@ def build(part: parts.Part | parts.Head) -> nn.Module:
     Raises:
         ValueError: `MODULES` has none for its kind.
     """
-    if type(part) not in MODULES:
-        raise ValueError(
-            f"a part must be one of {[kind.__name__ for kind in MODULES]}, got {part!r}"
-        )
-    module: nn.Module = MODULES[type(part)](part)
+    module: nn.Module = module_for(part, MODULES)(part)
     return module

@@ -232,16 +232,6 @@ def test_the_samples_to_keep_can_be_any_integers(net, images, kind):
     np.testing.assert_allclose(answers.send(kept), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "kept", [np.array([True, False]), np.array([[0]]), np.array([0.0]), [4], [-1], 0]
-)
-def test_samples_to_keep_that_are_no_positions_are_refused(net, images, kept):
-    answers = net.anytime(images)
-    next(answers)
-    with pytest.raises(ValueError, match=r"vector of whole numbers, positions .* batch of 4, got"):
-        answers.send(kept)
-
-
 def test_anytime_sees_what_has_been_replaced_since_it_was_last_asked(net, images):
     other = filled(SPARSE)
     other.load_weights(random_weights(SPARSE, seed=5))

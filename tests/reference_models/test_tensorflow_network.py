@@ -251,14 +251,6 @@ def test_weights_are_dumped_in_float32_or_wider(dtype):
         np.testing.assert_array_equal(found, tf.cast(tf.cast(given, dtype), wide), err_msg=name)
 
 
-@pytest.mark.parametrize("kept", [[0.0, 1.0], [[0]], [True, False], [4], [-1]])
-def test_what_are_no_positions_in_the_batch_is_refused(kept):
-    answers = filled(SPARSE).anytime(random_batch(SPARSE)[0])
-    next(answers)
-    with pytest.raises(ValueError, match="samples to keep must be"):
-        answers.send(kept)
-
-
 @pytest.mark.parametrize(
     "kept", [np.array([1, 3], np.uint8), np.array([1, 3]), [1, 3], tf.constant([1, 3])], ids=repr
 )

@@ -144,14 +144,6 @@ def test_the_samples_to_keep_can_be_any_integers(net, images, kind):
     assert_close([answers.send(kept)], [expected])
 
 
-@pytest.mark.parametrize("kept", [np.array([True, False]), np.array([[0]]), torch.tensor([0.0])])
-def test_samples_to_keep_that_are_no_positions_are_refused(net, images, kept):
-    answers = net.anytime(images)
-    next(answers)
-    with pytest.raises(ValueError, match="must be a vector of integers, positions in the batch"):
-        answers.send(kept)
-
-
 def test_weights_survive_channels_last(net):
     net.to(memory_format=torch.channels_last)
     assert_same(net.dump_weights(), random_weights(SPARSE))

@@ -47,6 +47,9 @@ def published_position(spec: AnytimeSpec, unit: int) -> int:
 all_kinds = pytest.mark.parametrize("spec", CHAINS, ids=lambda spec: spec.name)
 
 
+NO_POSITIONS = [[True, False], [[0]], [0.0, 1.0], [4], [-1], [0, -1], 0, "ab"]
+
+
 class NetworkContract:
     """Subclass as `TestX(NetworkContract)`, give it a `probe`, and fill in `parts_run`.
 
@@ -182,6 +185,33 @@ class NetworkContract:
             if k > 0:
                 kept = next(answers)
             np.testing.assert_allclose(kept, wanted[[2, 0]], rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("kept", NO_POSITIONS, ids=repr)
+    def test_what_are_no_positions_in_the_batch_is_refused_in_the_same_words(self, kept):
+        net, _ = self.loaded(SPARSE)
+        answers = self.probe.anytime(net, random_batch(SPARSE)[0])
+        next(answers)
+        words = r"vector of whole numbers, positions in the current batch of 4, got "
+        with pytest.raises(ValueError, match=words):
+            answers.send(kept)
+
+    def test_what_are_no_positions_once_samples_have_left_is_refused(self):
+        net, _ = self.loaded(SPARSE)
+        answers = self.probe.anytime(net, random_batch(SPARSE)[0])
+        next(answers)
+        answers.send([3, 1])
+        with pytest.raises(ValueError, match="in the current batch of 2, got"):
+            answers.send([2])
+
+    def test_a_sample_may_go_on_twice_and_none_may(self):
+        net, _ = self.loaded(SPARSE)
+        images, _ = random_batch(SPARSE)
+        answers = self.probe.anytime(net, images)
+        first = next(answers)
+        again = answers.send([1, 1, 0])
+        np.testing.assert_allclose(again[0], again[1], rtol=1e-4, atol=1e-5)
+        assert len(again) == 3
+        assert answers.send([]).shape == (0, first.shape[1])
 
     @all_kinds
     def test_anytime_computes_nothing_beyond_the_exits_consumed(self, spec):
