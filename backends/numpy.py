@@ -21,6 +21,8 @@ from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import AnyState, Scheme
 from loss_balance.schemes.clock import note, settle
 
+__all__ = ["Balancer"]
+
 
 class Balancer(StatefulBalancer):
     """Weighted sum of losses whose weights follow the losses.

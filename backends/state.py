@@ -81,7 +81,7 @@ class StatefulBalancer:
         self.state_came(state, calls)
 
     def state_came(self, state: AnyState, calls: int) -> None:
-        """To be called when a state of NumPy arrays has come from outside."""
+        """Takes note that a state of NumPy arrays has come from outside."""
         self._calls = calls
         self._waiting = bool(np.any(state.pending[1]))
         self._checked, self._warned = False, frozenset()

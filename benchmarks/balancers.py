@@ -25,7 +25,7 @@ from benchmarks.timing import BASE, Step, measure, on_host, ratio
 
 
 def training_steps(exits: int, device: str, *, compiled: bool) -> dict[str, Step]:
-    """Of every way to combine the losses."""
+    """A training step of every way to combine the losses."""
     compiler = partial(torch.compile, fullgraph=True) if compiled else None
     return {name: training_step(name, exits, device, compiler) for name in STEPS}
 

@@ -22,7 +22,7 @@ class Watched:
         self.last = 0.0  # seconds that the latest exit took
 
     def anytime(self, images: Any) -> Iterator[Any]:
-        """As the network."""
+        """The network's answers, watched."""
         answers = self.answers(images)
         while True:
             begun = self.clock()

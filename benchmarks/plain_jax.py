@@ -94,7 +94,7 @@ class DenseLayer(nnx.Module):
 
 
 class Transition(nnx.Module):
-    """Between dense blocks."""
+    """The transition between dense blocks."""
 
     def __init__(self, cin: int, cout: int, *, rngs: nnx.Rngs) -> None:
         self.bn = norm(cin, rngs=rngs)
@@ -215,7 +215,7 @@ class MSDClassifier(nnx.Module):
 
 
 class MSDNet(nnx.Module):
-    """For CIFAR in the layout of AdaLoss' authors, 18 layers, an exit after every second."""
+    """MSDNet for CIFAR in the layout of AdaLoss' authors, 18 layers, an exit after every second."""
 
     def __init__(self, depth: int = 18, growth: int = 6, *, rngs: nnx.Rngs) -> None:
         channels = [2 * growth, 4 * growth, 8 * growth]
@@ -268,7 +268,7 @@ def train_step(net: Any) -> Callable[[], Array]:
 
 
 def parameters(node: Any) -> Iterator[nnx.Param[Any]]:
-    """Of a module, in the order in which they were assigned."""
+    """A module's parameters, in the order in which they were assigned."""
     for value in vars(node).values():
         if isinstance(value, nnx.Param):
             yield value

@@ -85,7 +85,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Between dense blocks."""
+    """The transition between dense blocks."""
 
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class DenseANN(nn.Module):
 
 
 def conv_bn_relu(cin: int, cout: int, size: int, stride: int = 1) -> list[nn.Module]:
-    """For nn.Sequential."""
+    """Layers for nn.Sequential."""
     conv = nn.Conv2d(cin, cout, size, stride, size // 2, bias=False)
     return [conv, nn.BatchNorm2d(cout), nn.ReLU()]
 
@@ -193,7 +193,7 @@ class MSDTransition(nn.Module):
 
 
 class MSDNet(nn.Module):
-    """For CIFAR in the layout of AdaLoss' authors, 18 layers, an exit after every second."""
+    """MSDNet for CIFAR in the layout of AdaLoss' authors, 18 layers, an exit after every second."""
 
     def __init__(self, depth: int = 18, growth: int = 6) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ BASE = "sum(losses)"  # what ratios of combinations are to
 
 
 def on_host(wait: Step = lambda: None) -> Timed:
-    """By the host's clock; `wait` returns when the device has finished."""
+    """A timer by the host's clock; `wait` returns when the device has finished."""
 
     def timed(step: Step, inner: int) -> float:
         wait()
@@ -40,7 +40,7 @@ def measure(
 
 
 def ratios(seconds: list[float], base: list[float]) -> list[float]:
-    """Of each round."""
+    """The ratio of each round."""
     return [a / b for a, b in zip(seconds, base, strict=True)]
 
 

@@ -120,12 +120,12 @@ class Balancer(StatefulBalancer, nnx.Module):
             getattr(self, name).set_value(value)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
-        """For `nnx.view`: True freezes the state."""
+        """Sets what `nnx.view` asks for: True freezes the state."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
 
     def metrics(self) -> dict[str, float]:
-        """As the function `metrics`, with the balancer's names; warns once."""
+        """The numbers of the function `metrics`, under the balancer's names; warns once."""
         return self.read_metrics()
 
     def adopt(

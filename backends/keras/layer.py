@@ -134,7 +134,7 @@ class Balancer(StateLayer):
         update: Any = None,
         training: bool | None = None,
     ) -> Any:
-        """As above; `stateless_call` comes here directly."""
+        """The total, as of a call; `stateless_call` comes here directly."""
         vector, present = self._gather(losses, mask)
         training = implied_training(self) if training is None else training
         if training and self.trainable:
@@ -232,7 +232,7 @@ class Balancer(StateLayer):
         return now
 
     def _will_wait(self) -> None:
-        """From now on every call looks for losses that wait; those compiled before do not."""
+        """Makes every later call look for losses that wait; those compiled before do not."""
         if self._compiled and not self._notes:
             warnings.warn(
                 "losses that wait for an update are left out of it in functions compiled before "

@@ -43,7 +43,7 @@ class Losses(CompileLoss):
     _flat_losses: list[Any]  # Keras' own
 
     def build(self, y_true: Any, y_pred: Any) -> None:
-        """As Keras does; two losses of one name, which would share a column of the logs, differ."""
+        """Builds as Keras does; losses of one name, which would share a column of logs, differ."""
         super().build(y_true, y_pred)
         flat = self._flat_losses
         self._paths: list[Path] = [one.path for one in flat]
@@ -149,7 +149,7 @@ def _paths(outputs: Any) -> list[Path]:
 
 
 def _place(path: Path, outputs: Any) -> tuple[int, ...]:
-    """Where `path` leads to, with keys counted as they were given: Keras sorts them by name."""
+    """The place that `path` leads to, with keys counted as they were given: Keras sorts them."""
     place: list[int] = []
     for key in path:
         at = list(outputs).index(key) if isinstance(outputs, Mapping) else key

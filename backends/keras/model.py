@@ -104,7 +104,7 @@ class BalancedModel(keras.Model):
         *more: Any,
         **options: Any,
     ) -> None:
-        """As `keras.Model.compile`.
+        """Compiles as `keras.Model.compile` does.
 
         Raises:
             ValueError: `loss_weights` are given: the scheme sets them.

@@ -108,7 +108,7 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
         self._refused = None
 
     def checkpoint_came(self, *, waiting: bool) -> None:
-        """To be called when TensorFlow is about to restore the variables."""
+        """Takes note that TensorFlow is about to restore the variables."""
         self._checked, self._warned = False, frozenset()
         self._waiting = waiting
 

@@ -187,7 +187,7 @@ class Balancer(Clock, Joinable):
 
     @property
     def join_device(self) -> torch.device:
-        """Where the state is."""
+        """The device that the state is on."""
         return self.average.device
 
     @property

@@ -52,7 +52,7 @@ def as_vector(losses: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _stack(losses: list[Any], like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """As `as_vector`, of a list in which some are numbers or absent."""
+    """The vector and mask of a list in which some losses are numbers or absent."""
     first = next((loss for loss in losses if isinstance(loss, Tensor)), None)
     if first is None and all(loss is None for loss in losses):
         # A leaf, so that backward works on a step without any loss.

@@ -31,7 +31,7 @@ class LoadedState(StateInBuffers):
         return torch.from_numpy(identity(self.scheme, self.names, self._calls))
 
     def set_extra_state(self, state: Any) -> None:
-        """For loaders that put buffers in their places themselves: looked at with them."""
+        """Takes what loaders bring that put buffers in their places themselves."""
         if not self._unborn:
             return
         found = to_numpy(state)
@@ -87,7 +87,7 @@ class LoadedState(StateInBuffers):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As of every module; `strict=False` takes other hyperparameters too."""
+        """Loads as every module does; `strict=False` takes other hyperparameters too."""
         self._strict = strict
         try:
             return super().load_state_dict(state_dict, strict, assign)

@@ -65,7 +65,7 @@ class Replicas:
     def reduce_later(
         self, pending: Tensor, state: AnyState
     ) -> Callable[[], tuple[Tensor, AnyState]]:
-        """As `reduce`, begun now; what it returns waits for the others."""
+        """Begins a `reduce`; what it returns waits for the others."""
         payload = self._payload(pending, state)
         work = dist.all_reduce(payload, group=self._channel(), async_op=True)
 

@@ -70,7 +70,7 @@ class StateInBuffers(StatefulBalancer, nn.Module):
         self._waiting = True
 
     def clear_own(self) -> None:
-        """To be called after an update, or when the buffers are what counts again."""
+        """Empties the own copy: after an update, or when the buffers are what counts again."""
         if self._own is not None:
             self._own.zero_()
 
@@ -115,7 +115,7 @@ class StateInBuffers(StatefulBalancer, nn.Module):
             self.reset_parameters()
 
     def train(self, mode: bool = True) -> Any:
-        """As of every module; what loops and loaders call first, before anything is compiled."""
+        """Sets the mode; loops and loaders call it first, before anything is compiled."""
         self.wake()
         return super().train(mode)
 

@@ -26,7 +26,7 @@ class Clock:
 
 
 def own_name(part: str, job: str) -> str:
-    """Of the figures of one job, until they go into its part's."""
+    """The name of the figures of one job, until they go into its part's."""
     return f"{part}-{job}"
 
 

@@ -65,7 +65,7 @@ class Calls:
         self.carried = self.call(self.carried)
 
     def wait(self) -> object:
-        """Until the device has finished."""
+        """Waits until the device has finished."""
         return jax.block_until_ready(self.carried)  # type: ignore[no-untyped-call]
 
 

@@ -59,7 +59,7 @@ class Balance:
         self._tell("torch step", variants, losses=exits, mode=mode)
 
     def _graphed(self, variants: dict[str, Step], of: str) -> dict[str, Step]:
-        """Those that can be captured; a peer that cannot is named, for it may wait for results."""
+        """The steps that can be captured; a peer that cannot is named: it may wait for results."""
         graphs = {}
         for name, step in variants.items():
             try:

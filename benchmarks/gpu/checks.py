@@ -98,7 +98,7 @@ def _run(framework: str, options: Options, seconds: float) -> bool:
 
 
 def _outcomes(folder: Path, framework: str) -> Iterator[Outcome]:
-    """From pytest's report, or from its log where it did not come to write one."""
+    """The outcomes in pytest's report, or in its log where it did not come to write one."""
     report = _file(folder, framework, "xml")
     if not report.is_file():
         states = {"PASSED": "passed", "SKIPPED": "skipped"}

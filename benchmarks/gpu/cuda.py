@@ -27,7 +27,7 @@ def start(device: str) -> str:
 
 
 def timer(device: str) -> Timed:
-    """By CUDA events, the device's own clock; on a CPU by the host's."""
+    """A timer by CUDA events, the device's own clock; on a CPU by the host's."""
     return _by_events if device == "cuda" else on_host()
 
 

@@ -99,7 +99,7 @@ def subset(packed: Path, out: Path, counts: Mapping[str, int]) -> None:
 
 
 def main() -> None:
-    """From the command line."""
+    """Reads the command line and writes the smaller set."""
     parser = argparse.ArgumentParser(description="The first images of a packed set, still packed.")
     parser.add_argument("packed", type=Path)
     parser.add_argument("out", type=Path)

@@ -49,7 +49,7 @@ class Training:
         self.carried, _ = self.compiled(self.carried, *self.inputs)
 
     def wait(self) -> object:
-        """Until the device has finished."""
+        """Waits until the device has finished."""
         return jax.block_until_ready(self.carried)  # type: ignore[no-untyped-call]
 
     def peak_mib(self) -> float | None:

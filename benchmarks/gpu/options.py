@@ -19,7 +19,7 @@ class Options:
 
     @staticmethod
     def read(about: str | None, seconds: float) -> Options:
-        """From the command line; `seconds` by default."""
+        """Options from the command line; `seconds` by default."""
         parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
         parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
         parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -31,7 +31,7 @@ class Options:
         return Options(given.out, given.device, given.seconds, given.smallest, frameworks)
 
     def arguments(self, seconds: float) -> list[str]:
-        """For a job that has that long."""
+        """Arguments for a job that has that long."""
         smallest = ["--smallest"] if self.smallest else []
         given = ["--out", str(self.out), "--device", self.device, "--seconds", f"{seconds:.1f}"]
         return [*given, *smallest]

@@ -43,7 +43,7 @@ def epochs_of(
 def measured(
     comparison: Comparison, folder: Path, jobs: int, clock: Clock
 ) -> tuple[int, float] | None:
-    """As many runs as go side by side take their first steps; the slowest says how many epochs.
+    """How many epochs there is time for: as many runs as go side by side take their first steps.
 
     Raises:
         UserError: as `execute`.

@@ -41,7 +41,7 @@ class Progress:
         self.seen.setdefault(step.run, []).append((time.monotonic(), position))
 
     def pace(self, run: str, warm: int = 0) -> Pace:
-        """From the first report, or the first after `warm` steps, to the last; zeros if no two."""
+        """The pace from the first report after `warm` steps to the last; zeros if no two."""
         seen = self.seen.get(run, [])
         counted = [(at, position) for at, position in seen if position >= seen[0][1] + warm]
         if len(counted) < 2:

@@ -62,7 +62,7 @@ CHECKPOINT = Trial(checkpoint=True)
 
 
 def eager() -> list[Group]:
-    """In PyTorch without a compiler."""
+    """Trials in PyTorch without a compiler."""
     resnet, densenet = Trial(peer="resnet50"), Trial(peer="densenet169")
     return [
         Group("resann-9-32", 128, (SINGLE, EXITS, *GRAPHS, CHECKPOINT)),
@@ -75,7 +75,7 @@ def eager() -> list[Group]:
 
 
 def compiled() -> list[Group]:
-    """With `torch.compile`, which takes most of the time; each beside its eager self.
+    """Trials with `torch.compile`, which takes most of the time; each beside its eager self.
 
     Unit by unit first, where most units are alike: it compiles each kind once.
     """
@@ -94,7 +94,7 @@ def compiled() -> list[Group]:
 
 
 def jax() -> list[Group]:
-    """In JAX; each step is compiled anew, so what tells less comes last."""
+    """Trials in JAX; each step is compiled anew, so what tells less comes last."""
     exits, single = Trial("compiled"), Trial("compiled", "last")
     checkpoint = Trial("compiled", checkpoint=True)
     return [

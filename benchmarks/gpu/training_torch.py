@@ -85,7 +85,7 @@ def _step(options: Options, group: Group, trial: Trial) -> tuple[Step, int]:
 
 
 def _only(logits: Any) -> Tensor:
-    """Of a network of one exit, or of timm's."""
+    """The logits of a network of one exit, or of timm's."""
     only: Tensor = logits if isinstance(logits, Tensor) else logits[0]
     return only
 

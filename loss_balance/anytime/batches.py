@@ -104,7 +104,7 @@ class _PerExit:
         self.values = np.asarray(confidence, dtype=np.float64)
 
     def at(self, k: int) -> float:
-        """That of exit k."""
+        """The threshold of exit k."""
         if self.values.ndim == 0:
             return float(self.values)
         if k >= len(self.values):

@@ -120,7 +120,7 @@ def design(network_costs: Sequence[float], base: float) -> list[int]:
 
 
 def linear(network_costs: Sequence[float], step: float) -> list[int]:
-    """As `design`, for a linear ensemble: costs that grow by about `step`, by addition.
+    """Which networks make a linear ensemble: costs that grow by about `step`, by addition.
 
     >>> linear([10, 18, 20, 30, 45, 50], step=20)
     [0, 3, 5]

@@ -16,7 +16,7 @@ class Inflation(NamedTuple):
 
 
 def cost_inflation(base: float, regular: bool = False, workers: int = 1) -> Inflation:
-    r"""By what factor an ensemble of networks of cost 1, b, b², ... computes more (Prop. 4.1).
+    r"""The factor by which networks of cost 1, b, b², ... compute more (Prop. 4.1).
 
     Each network is as good as the best of cost z from z > 1/b of its own cost on. At budget B the
     ensemble is as good as the best of cost B/C. With one worker and many networks

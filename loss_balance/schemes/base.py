@@ -162,7 +162,7 @@ def leak(level: Array, more: Array, xp: Namespace) -> Array:
 
 
 def recently_bad(recent: Array) -> Array:
-    """Where a loss was bad in more than half of the last 100 updates, shape (L,), bool.
+    """Which losses were bad in more than half of the last 100 updates, shape (L,), bool.
 
     The window is leaky, and says what one of 100 would of a burst: 51 bad updates after good ones
     are more than half, as are bad ones with 49 good ones after them.

@@ -13,7 +13,7 @@ Shape = tuple[int, int, int]  # (height, width, channels)
 
 
 def halved(shape: Shape) -> Shape:
-    """After a stride of 2 with symmetric padding: sides rounded up."""
+    """The shape after a stride of 2 with symmetric padding: sides rounded up."""
     return (math.ceil(shape[0] / 2), math.ceil(shape[1] / 2), shape[2])
 
 

@@ -42,7 +42,7 @@ class Head(ABC):
 
     @abstractmethod
     def layers(self, inputs: Shape) -> dict[str, Layer]:
-        """As `Part.layers`."""
+        """The head's layers, as of `Part.layers`."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A part computed anew in the backward pass, so that nothing inside it is kept until then.
+"""Parts that are computed anew in the backward pass: nothing inside them is kept until then.
 
 Why not `nnx.remat`: XLA for CPUs drops its optimization barriers, after which nothing keeps the
 second computation from being merged with the first or scheduled next to it, and no memory is
@@ -33,7 +33,7 @@ class Features(NamedTuple):
 
 
 def whole(x: Array) -> Features:
-    """Of one map, in one piece."""
+    """Features that are one map, in one piece."""
     return Features(x, (lax.stop_gradient(x),))
 
 
@@ -68,7 +68,7 @@ def _call_beside(head: Any, maps: Any) -> Any:
 
 
 def _extended(pieces: tuple[Array, ...], made: Array) -> tuple[Array, ...]:
-    """With what `made` has behind them."""
+    """The pieces, and the channels that `made` has behind them."""
     return (*pieces, made[..., sum(piece.shape[-1] for piece in pieces) :])
 
 
@@ -105,7 +105,7 @@ def _backward(run: Callable[[Any, Any], Any], graph: Any, kept: Any, cotangents:
 
 
 def _not_before(arrivals: list[Array], x: Array) -> Array:
-    """`x`, but XLA cannot know that and has to wait for the arrivals: nothing exceeds infinity.
+    """`x` itself, which XLA computes only after the arrivals: they would zero it above infinity.
 
     Sums, for a single element XLA would compute apart from the rest, which it puts off: gradients
     of all units' inputs would then be in memory at once.

@@ -60,7 +60,7 @@ def unrounded(
 
 
 def max_pool(x: Array) -> Array:
-    """Of 3x3 with stride 2, padded alike on all sides."""
+    """Maxima over 3x3 with stride 2, padded alike on all sides."""
     pooled: Array = nnx.max_pool(  # type: ignore[no-untyped-call]
         x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))
     )
@@ -68,7 +68,7 @@ def max_pool(x: Array) -> Array:
 
 
 def average_pool(x: Array) -> Array:
-    """Of 2x2."""
+    """Averages over 2x2, with stride 2."""
     pooled: Array = nnx.avg_pool(x, (2, 2), strides=(2, 2))  # type: ignore[no-untyped-call]
     return pooled
 

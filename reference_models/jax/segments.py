@@ -55,7 +55,7 @@ def _take_apart(modules: Any) -> _Taken:
 
 
 def _attributes(owned: list[dict[str, Any]]) -> Iterator[Any]:
-    """Of all modules, with an end: a sequence that goes on is not the same."""
+    """The attributes of all modules, with an end: a sequence that goes on is not the same."""
     return chain(chain.from_iterable(map(dict.values, owned)), (_END,))
 
 
@@ -111,7 +111,7 @@ def select(features: Any, positions: Array) -> Any:
 
 
 def padded(positions: np.ndarray, size: int) -> np.ndarray:
-    """With zeros up to a power of two, at most up to the `size` there was."""
+    """The positions, with zeros up to a power of two, at most up to the `size` there was."""
     wanted = min(1 << max(len(positions) - 1, 0).bit_length(), size)
     return np.pad(positions, (0, wanted - len(positions)))
 

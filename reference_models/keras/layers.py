@@ -62,7 +62,7 @@ class PartLayer(keras.layers.Layer):
         )
 
     def new_linear(self, name: str, outputs: int) -> keras.layers.Dense:
-        """In the dtype of the variables: under mixed precision logits are float32."""
+        """A linear layer in the variables' dtype: under mixed precision logits are float32."""
         return keras.layers.Dense(
             outputs, kernel_initializer="zeros", name=name, dtype=self.variable_dtype
         )
@@ -82,12 +82,12 @@ class ConvNormReLU(PartLayer):
 
 
 def average_pool(x: Any) -> Any:
-    """Over 2x2."""
+    """Averages over 2x2, with stride 2."""
     return ops.average_pool(x, 2, strides=2, data_format="channels_last")
 
 
 def max_pool(x: Any) -> Any:
-    """Over 3x3 with stride 2, of a map after ReLU: a zero beyond the border changes no maximum."""
+    """Maxima over 3x3 with stride 2, after ReLU: a zero beyond the border changes none."""
     padded = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return ops.max_pool(padded, 3, strides=2, data_format="channels_last")
 
