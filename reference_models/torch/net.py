@@ -82,9 +82,10 @@ class AnytimeNet(nn.Module):
             features = run_unit(unit, features)
             if str(i) in self.exits:
                 coarsest = features[-1] if isinstance(features, list) else features
-                kept = yield run_head(self.exits[str(i)], coarsest)
+                logits = run_head(self.exits[str(i)], coarsest)
+                kept = yield logits
                 if kept is not None:
-                    chosen = torch.from_numpy(positions(_on_host(kept), len(coarsest)))
+                    chosen = torch.from_numpy(positions(_on_host(kept), len(logits)))
                     features = _samples(features, chosen.to(x.device))
 
     @torch.no_grad()
