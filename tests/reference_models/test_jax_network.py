@@ -66,7 +66,7 @@ def recorded(patch, run):
 
         return recording
 
-    for kind in jax_units.KINDS.values():
+    for kind in jax_units.MODULES.values():
         patch.setattr(kind, "__call__", recorder(kind.__call__))
 
 
