@@ -209,7 +209,7 @@ class NetworkContract:
         answers = self.probe.anytime(net, images)
         first = next(answers)
         again = answers.send([1, 1, 0])
-        np.testing.assert_allclose(again[0], again[1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(again[0], again[1], rtol=1e-3, atol=1e-4)
         assert len(again) == 3
         assert answers.send([]).shape == (0, first.shape[1])
 
