@@ -3,7 +3,9 @@
 One framework per environment and process; `constraints.txt` says which versions.
 """
 
+import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import nox
@@ -11,6 +13,7 @@ import nox
 nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests", "keras", "verify"]
+nox.options.error_on_missing_interpreters = False
 
 EXTRAS = {
     "numpy": "",
@@ -33,6 +36,9 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
 }
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
+# Every test has an end: one that hangs shows where.
+PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900"]
+TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
 
@@ -61,32 +67,19 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("framework", list(EXTRAS))
 def tests(session: nox.Session, framework: str) -> None:
     """Pytest with one framework; arguments after -- go to pytest."""
-    tools = ["pytest", "pytest-xdist", "hypothesis", "setuptools", *TOOLS.get(framework, [])]
-    install(session, EXTRAS[framework], *tools)
-    session.run(
-        "pytest",
-        "--numprocesses=auto",
-        *session.posargs,
-        env={
-            "LOSS_BALANCE_REQUIRE": NEEDED[framework],
-            "LOSS_BALANCE_LOOPS": ",".join(LOOPS) if framework == "torch" else "",
-            **QUIET,
-        },
-    )
+    install(session, EXTRAS[framework], *TESTING, "setuptools", *TOOLS.get(framework, []))
+    loops = ",".join(LOOPS) if framework == "torch" else ""
+    needed = {"LOSS_BALANCE_REQUIRE": NEEDED[framework], "LOSS_BALANCE_LOOPS": loops}
+    session.run(*PYTEST, *session.posargs, env={**needed, **QUIET})
 
 
 @nox.session
 @nox.parametrize("backend", ["jax", "torch"])
 def keras(session: nox.Session, backend: str) -> None:
     """The Keras layer, model and networks on Keras' other backends, without TensorFlow."""
-    install(session, f"[{backend}]", "keras", "pytest", "pytest-xdist", "hypothesis")
-    session.run(
-        "pytest",
-        "--numprocesses=auto",
-        *KERAS_TESTS,
-        *session.posargs,
-        env={"LOSS_BALANCE_REQUIRE": f"keras,{backend}", "KERAS_BACKEND": backend},
-    )
+    install(session, f"[{backend}]", "keras", *TESTING)
+    env = {"LOSS_BALANCE_REQUIRE": f"keras,{backend}", "KERAS_BACKEND": backend}
+    session.run(*PYTEST, *KERAS_TESTS, *session.posargs, env=env)
 
 
 @nox.session
@@ -94,6 +87,33 @@ def verify(session: nox.Session) -> None:
     """All frameworks in one environment, each in a process of its own, against one oracle."""
     install(session, ALL)
     session.run("loss-balance", "verify", *(session.posargs or ["--sequences", "50"]))
+
+
+@nox.session(python=["3.12", "3.13"])
+def pythons(session: nox.Session) -> None:
+    """The NumPy part on other versions of Python, where they are installed; not by default."""
+    session.install(".", *TESTING, "setuptools")
+    session.run(*PYTEST, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("framework", list(EXTRAS))
+def lowest(session: nox.Session, framework: str) -> None:
+    """The tests on the lowest versions that pyproject.toml allows; not by default.
+
+    For each framework it installs another gigabyte. What the versions need themselves is pip's
+    choice.
+    """
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    extras = EXTRAS[framework].strip("[]").split(",") if EXTRAS[framework] else []
+    wanted = [*project["dependencies"]]
+    for extra in extras:
+        wanted += project["optional-dependencies"][extra]
+    session.install(
+        *(re.sub(r">=([\d.]+)", r"~=\1.0", each) for each in wanted), *TESTING, "setuptools"
+    )
+    session.install("--no-deps", ".")
+    session.run(*PYTEST, *session.posargs, env=QUIET)
 
 
 @nox.session

@@ -34,6 +34,10 @@ Schedule = Callable[..., Array]  # (step, xp, dtype) or (step) -> number, shape 
 class LinearSchedule:
     """A number that moves evenly from `start` to `stop` over `steps` updates, then stays.
 
+    >>> import numpy as np
+    >>> [float(LinearSchedule(1.0, 0.0, 4)(step, np, float)) for step in (0, 1, 4, 9)]
+    [1.0, 0.75, 0.0, 0.0]
+
     `AdaLoss(9, gamma=LinearSchedule(1.0, 0.0, 10_000))` is the paper's "gradually reducing gamma
     from 1 to 0" (Appendix B). The first update uses `start`.
     """
@@ -152,6 +156,12 @@ class AdaLoss(AveragingScheme):
     coefficient at 0, a placeholder or a hinge at rest moves no average and starves nobody. So a
     loss that is truly solved, at 0 for good, keeps the average of its last value above `floor`. A
     loss not seen yet takes no part in alpha and weighs 1.
+
+    >>> import numpy as np
+    >>> scheme = AdaLoss(3, gamma=0.0)
+    >>> state = scheme.update(scheme.init(np), np.array([4.0, 1.0, 0.5]), np)
+    >>> state.weights.tolist()
+    [0.125, 0.5, 1.0]
 
     Known limit: a loss more than 1/gamma times the smallest average sits on the gamma floor, so
     AdaLoss balances scales within that range and is no general unit converter.

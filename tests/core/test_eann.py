@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from fractions import Fraction
 from itertools import pairwise
@@ -12,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loss_balance import eann
-from loss_balance.anytime import batches, deadline
 from loss_balance.eann import (
     Event,
     Exit,
@@ -23,8 +20,6 @@ from loss_balance.eann import (
     linear,
     ordinary,
     schedule,
-    schedules,
-    theory,
 )
 
 errors = st.integers(0, 20).map(lambda n: n / 20)  # few values, so that ties occur
@@ -294,10 +289,3 @@ def test_more_workers_and_anytime_members_never_cost_more(base, regular, workers
 
 def test_many_workers_do_not_overflow():
     assert cost_inflation(2.0, workers=5000).worst == 1.0
-
-
-@pytest.mark.parametrize("module", [eann, schedules, theory, deadline, batches])
-def test_the_examples_in_the_docstrings_are_true(module):
-    result = doctest.testmod(module)
-    assert result.attempted
-    assert not result.failed
