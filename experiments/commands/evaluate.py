@@ -25,10 +25,13 @@ from loss_balance.schemes.fixed import Constant
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    backend: Annotated[
+    framework: Annotated[
         str | None,
         typer.Option(
-            help=f"Framework to compute in: {', '.join(FRAMEWORKS)}.", show_default="the run's"
+            "--framework",
+            "--backend",
+            help=f"Framework to compute in: {', '.join(FRAMEWORKS)}.",
+            show_default="the run's",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -44,7 +47,7 @@ def evaluate(
 
     Exit status 1 if the two disagree.
     """
-    if not evaluate_run(run, backend, device, precision, path):
+    if not evaluate_run(run, framework, device, precision, path):
         raise typer.Exit(1)
 
 

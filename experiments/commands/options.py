@@ -78,9 +78,8 @@ def takes_options(
 def _parameter(described: Field[Any], kind: Any, changed: dict[str, Any]) -> inspect.Parameter:
     """A field as typer reads a parameter."""
     shown = {**described.metadata, "default": described.default, **changed}
-    flags = [shown["flag"]] if "flag" in shown else []
     option = typer.Option(
-        *flags,
+        *shown.get("flags", ()),
         help=shown["help"],
         show_default=shown.get("show_default", True),
         rich_help_panel=shown["panel"],

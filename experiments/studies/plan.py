@@ -24,7 +24,7 @@ TRAINING, ADALOSS = "Training", "AdaLoss"  # panels of the help
 
 
 def _option(default: Any, text: str, panel: str | None = None, **shown: Any) -> Any:
-    """A field with what the help says of it: `flag` (how it is written) and `show_default`."""
+    """A field with what the help says of it: `flags` (how it is written) and `show_default`."""
     return field(default=default, metadata={"help": text, "panel": panel, **shown})
 
 
@@ -43,18 +43,22 @@ class Options:
     Those of the panel AdaLoss are hyperparameters of it, by name; None leaves it its own default.
     """
 
-    backend: str = _option("torch", f"Framework to train in: {', '.join(FRAMEWORKS)}.")
+    framework: str = _option(
+        "torch",
+        f"What to train in: {', '.join(FRAMEWORKS)}.",
+        flags=("--framework", "--backend"),  # the second one is its name in 0.1
+    )
     data: str = _option("digit-pairs", f"Data set: {', '.join(NAMES)}.")
     path: Path | None = _option(  # noqa: RUF009 (a field)
         None,
         "Where its files are. An npz has x_train, y_train, x_test, y_test; images (N, H, W, C).",
         show_default=False,
     )
-    download: bool = _option(False, "Fetch what is missing at --path.", flag="--download")
+    download: bool = _option(False, "Fetch what is missing at --path.", flags=("--download",))
     validation: bool = _option(
         False,
         "Test on the last tenth of the training images, 5,000 at most.",
-        flag="--validation",
+        flags=("--validation",),
     )
     augment: str | None = _option(
         None,
@@ -73,7 +77,7 @@ class Options:
         None,
         "Compile the training step (torch, and XLA for tensorflow).",
         TRAINING,
-        flag="--compile/--no-compile",
+        flags=("--compile/--no-compile",),
         show_default="on cuda",
     )
     gamma: float | None = _option(AdaLoss.gamma, "Share of constant weights.", ADALOSS)
@@ -82,7 +86,7 @@ class Options:
 
     def engine(self) -> Engine:
         """What the runs compute in; UserError if a name is unknown or it is not installed."""
-        return choose_engine(self.backend, self.device, self.precision, self.compiled)
+        return choose_engine(self.framework, self.device, self.precision, self.compiled)
 
     def source(self) -> Source:
         """Where the images come from."""
@@ -135,7 +139,7 @@ def config_of(options: Options, comparison: Comparison, **more: Any) -> dict[str
     computing, source = asdict(comparison.engine), comparison.source.config()
     recipe, adaloss = comparison.recipe, comparison.adaloss
     return {
-        "backend": computing.pop("framework"),
+        "framework": computing.pop("framework"),
         **computing,
         "data": source.pop("name"),
         **source,

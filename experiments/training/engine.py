@@ -32,7 +32,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("backend", self.framework, FRAMEWORKS),
+            ("framework", self.framework, FRAMEWORKS),
             ("device", self.device, DEVICES),
             ("precision", self.precision, PRECISIONS),
         ):

@@ -76,10 +76,13 @@ def text_of(config: Mapping[str, Any]) -> str:
 
 
 def modern(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration with its scheme as this version writes it.
+    """A configuration as this version writes it.
 
-    Version 0.1 wrote its `repr`; and hyperparameters that came later have their defaults.
+    Version 0.1 wrote its `repr`, and called the framework of a comparison its backend.
+    Hyperparameters that came later have their defaults.
     """
+    if "backend" in config:
+        config = {"framework" if k == "backend" else k: v for k, v in config.items()}
     if "scheme" not in config:
         return config
     scheme = config["scheme"]

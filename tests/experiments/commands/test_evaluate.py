@@ -57,7 +57,7 @@ def test_every_framework_finds_what_the_run_recorded(run, framework):
     if importlib.util.find_spec(framework) is None:
         pytest.skip(f"{framework} is not installed here")
     folder, data = run
-    done = command("evaluate", folder, "--backend", framework, "--path", data)
+    done = command("evaluate", folder, "--framework", framework, "--path", data)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((folder / "result.json").read_text())
     rows = [re.findall(r"[\d.]+", line) for line in done.stdout.splitlines() if "yes" in line]
@@ -111,7 +111,7 @@ def test_what_cannot_be_evaluated_is_one_line(run, tmp_path):
         ((folder, "--path", tmp_path / "own.npz"), "was trained on other data than npz now is"),
         ((weights, "--path", data), "weights.npz must hold the weights of resann-1-4"),
         ((tmp_path,), "RUN must be the folder of a finished run"),
-        ((folder, "--path", data, "--backend", "theano"), "unknown backend 'theano'"),
+        ((folder, "--path", data, "--framework", "theano"), "unknown framework 'theano'"),
         ((folder, "--path", data, "--precision", "int8"), "unknown precision 'int8'"),
     ]
     for arguments, message in cases:

@@ -87,6 +87,10 @@ def test_a_hyperparameter_that_came_later_has_its_default():
     assert modern({"scheme": config}) == {"scheme": scheme_config(AdaLoss(3))}
 
 
+def test_a_comparison_of_version_0_1_called_its_framework_backend():
+    assert modern({"backend": "jax", "seeds": 2}) == {"framework": "jax", "seeds": 2}
+
+
 @pytest.mark.parametrize(
     "text", ["open('x')", "AdaLoss(3)", "AdaLoss(num_losses=3, gamma=f(x))", "1 +"]
 )
