@@ -37,7 +37,7 @@ def in_order(losses: Any, names: tuple[str, ...] | None, num_losses: int) -> Any
         losses: scalars in any iterable that `sum` takes, a mapping from name to scalar, or an array
             of shape (num_losses,). A scalar may be None, absent in this step, which is what a
             number 0 becomes too: where other losses are tensors it is a placeholder. That they are
-            scalars is for the adapter to check, with `not_scalar`.
+            scalars is for the adapter to check, with `check_scalars`.
         names: the order of a mapping's entries.
         num_losses: how many losses the scheme weighs.
 
@@ -59,11 +59,14 @@ def in_order(losses: Any, names: tuple[str, ...] | None, num_losses: int) -> Any
     return losses
 
 
-def not_scalar(index: int, shape: Sequence[int]) -> ValueError:
-    """The error for a loss that was not reduced."""
-    return ValueError(
-        f"each loss must be a scalar (reduce it first), loss {index} has shape {tuple(shape)}"
-    )
+def check_scalars(shapes: Iterable[Sequence[int]]) -> None:
+    """ValueError unless all losses, of these shapes, are scalars; one that is absent has ()."""
+    for index, shape in enumerate(shapes):
+        if len(shape):
+            raise ValueError(
+                "each loss must be a scalar (reduce it first), loss "
+                f"{index} has shape {tuple(shape)}"
+            )
 
 
 def _by_name(losses: Mapping[str, Any], names: tuple[str, ...] | None) -> list[Any]:

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from loss_balance.backends.interface import (
     check_names,
     check_priorities,
+    check_scalars,
     check_vector,
     in_order,
     negative,
-    not_scalar,
 )
 from loss_balance.backends.state import StatefulBalancer
 from loss_balance.schemes.adaloss import as_scheme
@@ -155,9 +155,7 @@ class Balancer(StatefulBalancer):
         ordered = in_order(losses, self.names, count)
         present = np.ones(count, bool)
         if isinstance(ordered, list):
-            for i, loss in enumerate(ordered):
-                if np.ndim(loss):
-                    raise not_scalar(i, np.shape(loss))
+            check_scalars(map(np.shape, ordered))
             present = np.array([loss is not None for loss in ordered])
             values = np.array([loss for loss in ordered if loss is not None])
             ordered = np.zeros(count, values.dtype)

@@ -19,10 +19,10 @@ from loss_balance.backends import state as states
 from loss_balance.backends.identity import adopted, exported, fixed_weights, impossible
 from loss_balance.backends.interface import (
     check_names,
+    check_scalars,
     check_vector,
     in_order,
     negative,
-    not_scalar,
 )
 from loss_balance.schemes.adaloss import WarmState, as_scheme
 from loss_balance.schemes.adaptive import UncertaintyState, WindowState
@@ -247,9 +247,7 @@ def _gather(
 def _stack(losses: list[Any], dtype: Any) -> tuple[Array, np.ndarray | None]:
     """Scalars to a vector; an absent one is 0 and, if there is any, False in the second result."""
     there = {i: loss for i, loss in enumerate(losses) if loss is not None}
-    for i, loss in there.items():
-        if jnp.ndim(loss):
-            raise not_scalar(i, jnp.shape(loss))
+    check_scalars(() if loss is None else jnp.shape(loss) for loss in losses)
     if there:
         dtype = jnp.result_type(*there.values())
     vector = jnp.stack([jnp.asarray(there.get(i, 0), dtype) for i in range(len(losses))])

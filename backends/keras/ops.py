@@ -15,7 +15,7 @@ from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
-from loss_balance.backends.interface import not_scalar
+from loss_balance.backends.interface import check_scalars
 
 
 class _Ops:
@@ -81,11 +81,9 @@ def stack(losses: list[Any], dtype: str) -> tuple[Any, Any]:
     """
     dtypes = {keras.backend.standardize_dtype(x.dtype) for x in losses if is_tensor(x)}
     dtype = keras.backend.result_type(*dtypes) if dtypes else dtype
+    check_scalars(loss.shape if is_tensor(loss) else np.shape(loss) for loss in losses)
     scalars = []
     for i, loss in enumerate(losses):
-        shape = loss.shape if is_tensor(loss) else np.shape(loss)
-        if loss is not None and len(shape):
-            raise not_scalar(i, shape)
         if is_tensor(loss):
             scalars.append(loss)
         elif loss is None or np.asarray(loss).dtype.kind in "iuf":

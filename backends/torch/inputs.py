@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loss_balance.backends.interface import not_scalar
+from loss_balance.backends.interface import check_scalars
 
 
 def eager(*tensors: Tensor) -> bool:
@@ -39,6 +39,7 @@ def as_vector(losses: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
         raise ValueError(
             f"losses must be tensors (torch.as_tensor makes one), got a {type(losses).__name__}"
         )
+    check_scalars(getattr(loss, "shape", ()) for loss in losses)
     usual = True
     for i, loss in enumerate(losses):
         if not isinstance(loss, Tensor):
@@ -46,8 +47,6 @@ def as_vector(losses: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
             if loss is not None and not isinstance(loss, (int, float)):
                 kind = type(loss).__name__
                 raise ValueError(f"each loss must be a tensor or number, loss {i} is a {kind}")
-        elif loss.dim():
-            raise not_scalar(i, loss.shape)
     return (torch.stack(losses), None) if usual else _stack(losses, like)
 
 

@@ -89,7 +89,8 @@ class AveragingScheme(Scheme):
     def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:
         """The weights for these averages, both shape (L,); `step` updates came before this one.
 
-        What it gives for a loss not seen yet, whose average is UNSEEN, is never used.
+        The average of a loss not seen yet is the largest number there is, so that it is no minimum;
+        what is given for it is never used.
         """
 
     def lowest(self, dtype: Any, xp: Namespace) -> float:
@@ -117,9 +118,10 @@ class AveragingScheme(Scheme):
             values = xp.minimum(values, most)
         target = xp.where(live, values, state.average)  # where not live nothing moves
         moved = self._moved(state, xp.where(seen, state.average, target), target, live, xp)
-        weights = self.weigh(moved["average"], state.step, xp)
-        kept = bad | (moved["average"] <= low)  # not seen yet: the weight it began with
-        weights = xp.where(kept, state.weights, weights)
+        unseen = moved["average"] <= low  # they keep the weight they began with
+        average = xp.where(unseen, float(xp.finfo(losses.dtype).max), moved["average"])
+        weights = self.weigh(average, state.step, xp)
+        weights = xp.where(bad | unseen, state.weights, weights)
         return state._replace(**moved, weights=weights, **counted(state, bad, xp))
 
     def _moved(
@@ -217,7 +219,8 @@ class AdaLoss(AveragingScheme):
         return 1.0
 
     def lowest(self, dtype: Any, xp: Namespace) -> float:
-        return max(self.floor, float(xp.finfo(dtype).tiny) * max(1.0, self.final_weight))
+        tiny = float(xp.finfo(dtype).tiny)
+        return max(self.floor, tiny * max(self.final_weight, 1.0 / self.final_weight))
 
     def update(
         self, state: AnyState, losses: Array, xp: Namespace, present: Array | None = None
@@ -231,10 +234,13 @@ class AdaLoss(AveragingScheme):
     def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:
         """Alpha scaling and gamma-mixing."""
         gamma = self._gamma_at(step, xp, average.dtype)
-        inverse = xp.reciprocal(average)  # p_i / average_i; below 0, and no maximum, if UNSEEN
-        if self.final_weight != 1.0:
-            inverse = xp.concatenate((inverse[:-1], self.final_weight * inverse[-1:]))
-        share = inverse / xp.max(inverse)  # alpha p_i / average_i
+        scaled = average  # average_i / p_i, but for a factor that keeps the largest number finite
+        if self.final_weight > 1.0:
+            scaled = xp.concatenate((average[:-1], average[-1:] / self.final_weight))
+        elif self.final_weight < 1.0:
+            scaled = xp.concatenate((average[:-1] * self.final_weight, average[-1:]))
+        # One division, of equals where it is 1: of two XLA makes a product, and 1 is an ulp off.
+        share = xp.min(scaled) / scaled  # alpha p_i / average_i
         # Not (1 - gamma) * share + gamma: in float32 that is not always exactly 1 at share = 1.
         return lerp(share, xp.ones_like(share), gamma, xp)
 

@@ -65,9 +65,11 @@ class SoftmaxInverse(AveragingScheme):
         return 1.0
 
     def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:  # noqa: ARG002
-        inverse = xp.reciprocal(average)  # below 0 if UNSEEN
+        inverse = xp.reciprocal(average)
         power = xp.exp((inverse - xp.max(inverse)) / self.temperature)
-        power = xp.where(inverse > 0.0, power, 0.0)
+        power = xp.where(
+            average < float(xp.finfo(average.dtype).max), power, 0.0
+        )  # 0 if not seen yet
         total = xp.sum(power)
         return _published(power / xp.where(total > 0.0, total, 1.0), self.scaled, xp)
 

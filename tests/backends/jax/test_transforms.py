@@ -120,3 +120,17 @@ def test_a_compiled_step_calls_nothing_back_on_the_host():
     scheme = AdaLoss(3, gamma=LinearSchedule(1.0, 0.0, 4), update_every=2)
     step = jax.jit(jax.grad(partial(balance, scheme=scheme, mask=jnp.ones(3, bool)), has_aux=True))
     assert "custom_call" not in step.lower(jnp.array(STEPS[0]), state=init(3)).as_text()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("final_weight", [0.3, 1.0, 2.0])
+def test_the_largest_weight_is_exactly_1_whatever_xla_makes_of_the_formula(count, final_weight):
+    scheme = AdaLoss(count, final_weight=final_weight)
+
+    @jax.jit
+    @jax.vmap
+    def largest(losses):
+        return scheme.update(scheme.init(jnp), losses, jnp).weights.max()
+
+    losses = np.random.default_rng(0).uniform(0.01, 100.0, (2000, count))
+    assert set(largest(jnp.asarray(losses, jnp.float32)).tolist()) == {1.0}

@@ -49,12 +49,12 @@ def kernels_of_a_step(scheme, *, stacked, dtype=torch.float32, **options):
 @pytest.mark.parametrize(
     ("stacked", "dtype", "most"),
     [
-        (True, torch.float32, 22),
-        (False, torch.float32, 23),
-        (True, torch.bfloat16, 24),
-        (False, torch.bfloat16, 25),
-        (True, torch.float16, 27),
-        (False, torch.float16, 28),
+        (True, torch.float32, 23),
+        (False, torch.float32, 24),
+        (True, torch.bfloat16, 25),
+        (False, torch.bfloat16, 26),
+        (True, torch.float16, 28),
+        (False, torch.float16, 29),
     ],
 )
 def test_a_step_takes_few_kernels_whatever_the_number_of_losses(stacked, dtype, most):
@@ -68,11 +68,11 @@ def test_a_step_takes_few_kernels_whatever_the_number_of_losses(stacked, dtype, 
 @pytest.mark.parametrize(
     ("scheme", "most"),
     [
-        (AdaLoss(75, final_weight=2.0), 25),
-        (AdaLoss(75, update_every=100), 26),
-        (AdaLoss(75, gamma=LinearSchedule(1.0, 0.0, 100)), 28),
-        (AdaLoss(75, clip=10.0), 26),
-        (AdaLoss(75, warmup=10), 38),
+        (AdaLoss(75, final_weight=2.0), 26),
+        (AdaLoss(75, update_every=100), 27),
+        (AdaLoss(75, gamma=LinearSchedule(1.0, 0.0, 100)), 29),
+        (AdaLoss(75, clip=10.0), 27),
+        (AdaLoss(75, warmup=10), 39),
         (Constant(75), 10),
         (Linear(75), 10),
     ],
@@ -99,7 +99,7 @@ def test_a_told_update_costs_a_fixed_number(update):
         counts.add(len(seen.kernels))
         assert not SYNCS & set(seen.names)
     assert len(counts) == 1
-    assert counts.pop() <= (41 if update else 20)  # a NaN is told by a comparison of its own
+    assert counts.pop() <= (42 if update else 20)  # a NaN is told by a comparison of its own
 
 
 def test_the_count_would_notice_a_loop_over_the_losses():
