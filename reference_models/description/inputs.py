@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loss_balance.reference_models.description.layers import Shape
-
-Module = TypeVar("Module")
 
 
 def check_images(shape: Sequence[Any], expected: Shape, *, channels_first: bool = False) -> None:
@@ -43,11 +41,3 @@ def positions(sent: Any, count: int | None) -> NDArray[np.int64]:
             f"{batch}, got {sent!r}"
         )
     return found.astype(np.int64)
-
-
-def module_for(part: Any, modules: Mapping[type, Module]) -> Module:
-    """A framework's module for a part of a spec; ValueError if its table has none."""
-    if type(part) not in modules:
-        kinds = [kind.__name__ for kind in modules]
-        raise ValueError(f"a part must be one of {kinds}, got {part!r}")
-    return modules[type(part)]

@@ -7,7 +7,9 @@ between stem and heads are in `units` and `multiscale`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from loss_balance.checks import check_count
 from loss_balance.reference_models.description.layers import (
@@ -19,6 +21,7 @@ from loss_balance.reference_models.description.layers import (
     halved,
 )
 
+Module = TypeVar("Module")  # of some framework
 Features = tuple[Shape, ...]  # what parts pass on: one map per scale, finest first
 
 
@@ -141,3 +144,11 @@ def check_channels(found: Shape, channels: int) -> None:
     """ValueError unless the map has so many."""
     if found[2] != channels:
         raise ValueError(f"it takes {channels} channels, got {found[2]}")
+
+
+def module_for(part: Any, modules: Mapping[type, Module]) -> Module:
+    """A framework's module for a part of a spec; ValueError if its table has none."""
+    if type(part) not in modules:
+        kinds = [kind.__name__ for kind in modules]
+        raise ValueError(f"a part must be one of {kinds}, got {part!r}")
+    return modules[type(part)]

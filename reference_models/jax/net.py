@@ -13,7 +13,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from loss_balance.reference_models.description.inputs import check_images, module_for, positions
+from loss_balance.reference_models.description.inputs import check_images, positions
+from loss_balance.reference_models.description.parts import module_for
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.jax.checkpoint import recomputed, recomputed_head, whole

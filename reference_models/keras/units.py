@@ -10,7 +10,7 @@ from typing import Any
 from keras import ops
 
 from loss_balance.reference_models.description import multiscale, parts, units
-from loss_balance.reference_models.description.inputs import module_for
+from loss_balance.reference_models.description.parts import module_for
 from loss_balance.reference_models.keras.layers import (
     ConvNormReLU,
     PartLayer,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
 from loss_balance.reference_models.description import multiscale, parts, units
-from loss_balance.reference_models.description.inputs import module_for
+from loss_balance.reference_models.description.parts import module_for
 from loss_balance.reference_models.torch.layers import ConvNormReLU, batch_norm, conv
 from loss_balance.reference_models.torch.multiscale import (
     MultiScaleStem,
