@@ -22,6 +22,8 @@ from loss_balance.experiments.studies.ensemble_runs import Training, check_same_
 from loss_balance.experiments.studies.plan import TRAINING, Options, config_of, plan
 from loss_balance.experiments.training.schemes import SCHEMES
 
+console = Console()
+
 FOR_ALL = ("runs", "out", "repeats")  # the rest is for training
 
 
@@ -88,9 +90,6 @@ def _check_no_training(context: typer.Context) -> None:
         if name not in FOR_ALL and source is not None and source.name == "COMMANDLINE":
             option = name.replace("_", "-")
             raise UserError(f"--{option} is for training: leave it out, or leave out RUN")
-
-
-console = Console()
 
 
 def train_networks(

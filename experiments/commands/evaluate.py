@@ -22,6 +22,8 @@ from loss_balance.experiments.training.loop import Run
 from loss_balance.reference_models.description.weights import load as read_npz
 from loss_balance.schemes.fixed import Constant
 
+console = Console()
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
@@ -49,9 +51,6 @@ def evaluate(
     """
     if not evaluate_run(run, framework, device, precision, path):
         raise typer.Exit(1)
-
-
-console = Console()
 
 
 Values = NDArray[np.float64]

@@ -18,6 +18,8 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.trained import Trained, read
 from loss_balance.experiments.training import feed
 
+console = Console(soft_wrap=True)
+
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
@@ -55,9 +57,6 @@ def seconds(text: str) -> float:
     if match is None:
         raise UserError(f"--deadline must be a time like 20ms or 0.5s, got {text!r}")
     return float(match[1]) * SECONDS[match[2]]
-
-
-console = Console(soft_wrap=True)
 
 
 TIMED_RUNS = 10  # runs whose median tells which exit would overrun

@@ -22,6 +22,8 @@ from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.run_folder import RUN_FILES
 from loss_balance.experiments.training.schemes import OPT, SCHEMES
 
+console = Console()
+
 
 @opts.takes_options(without=["seeds"])
 def train(
@@ -58,9 +60,6 @@ def train(
     if train_or_tell([run], folder.parent, 1, images, console, folder) is None:
         raise typer.Exit(130)
     show(read(folder))
-
-
-console = Console()
 
 
 def _run(comparison: Comparison, seed: int, name: str) -> Run:

@@ -140,8 +140,8 @@ print(peak() - before)
 def test_recomputation_saves_memory():
     """The rise of a process' peak in a step of batch 64: 0.60 of it when this was written.
 
-    What is alive at once depends on how TensorFlow schedules: 0.52 to 0.88 in ten tries, and the
-    same network differs from itself by 1.2. So the least of three counts.
+    What is alive at once depends on how TensorFlow schedules: 0.34 to 0.88 in seventeen tries, and
+    the same network differs from itself by 1.2. So one of three must show it.
     """
 
     def rise(checkpoint):
