@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from loss_balance.schemes.adaloss import LinearSchedule
@@ -117,6 +117,38 @@ def check_vector(name: str, shape: Sequence[int], num_losses: int) -> None:
     """ValueError unless what is called `name` has one entry per loss."""
     if tuple(shape) != (num_losses,):
         raise ValueError(f"expected {name} of shape ({num_losses},), got {tuple(shape)}")
+
+
+def check_equilibrium(equilibrium: Any, call: Any = None) -> None:
+    """ValueError where the trunk's gradient is made before `priorities` of the `call` are known."""
+    if equilibrium and call is not None:
+        raise ValueError(
+            "in equilibrium priorities must be the balancer's own, for the forks use them before "
+            f"the call, got {call}"
+        )
+
+
+def exit_index(
+    index: Any, names: Sequence[str] | None, num_losses: int, *, equilibrium: bool = True
+) -> int:
+    """Which exit a fork is for, as a number from 0; a name stands for its place.
+
+    Raises:
+        ValueError: there is no such exit, or the balancer does not work in equilibrium.
+    """
+    if not equilibrium:
+        raise ValueError(
+            "fork needs a balancer in equilibrium, Balancer(..., equilibrium=True): a weighted sum "
+            "of the losses would weigh the trunk's gradients twice"
+        )
+    if names is not None and index in names:
+        return tuple(names).index(index)
+    if isinstance(index, bool) or not isinstance(index, Integral) or not 0 <= index < num_losses:
+        known = f" or one of {list(names)}" if names is not None else ""
+        raise ValueError(
+            f"a fork must be of an exit from 0 to {num_losses - 1}{known}, got {index!r}"
+        )
+    return int(index)
 
 
 def scheme_config(scheme: Scheme) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from loss_balance.extras import require
 
 require("jax", __name__)
 
+from loss_balance.backends.jax.forks import fork, guidance
 from loss_balance.backends.jax.functions import (
     balance,
     export_state,
@@ -23,6 +24,8 @@ __all__ = [
     "Balancer",
     "balance",
     "export_state",
+    "fork",
+    "guidance",
     "import_state",
     "init",
     "metrics",

@@ -18,6 +18,7 @@ from jax import Array, lax
 from loss_balance.backends import state as states
 from loss_balance.backends.identity import adopted, exported, fixed_weights, impossible
 from loss_balance.backends.interface import (
+    check_equilibrium,
     check_names,
     check_scalars,
     check_vector,
@@ -58,6 +59,7 @@ def balance(
     priorities: Any = None,
     update: Any = True,
     training: Any = True,
+    equilibrium: bool = False,
 ) -> tuple[Array, AnyState]:
     """The weighted sum, a scalar in the losses' dtype, and the next state.
 
@@ -94,6 +96,8 @@ def balance(
             still.
         training: False leaves the state as it is and looks at nothing, say where a line search
             evaluates a loss again. Static under `jit`.
+        equilibrium: the weights act on the trunk's gradient, in `fork`, in place of the total,
+            which is the plain sum of the losses.
 
     Raises:
         ValueError: wrong count, shape or names; a state of another scheme; if eager, a state that
@@ -101,10 +105,11 @@ def balance(
     """
     scheme = as_scheme(scheme)
     count = scheme.num_losses
-    state = _own(state, scheme)
+    state = own_state(state, scheme)
     vector, present = _gather(losses, check_names(names, count), mask, state)
     if isinstance(training, jax.core.Tracer):
         raise ValueError("training must be a bool, static under jit, got a traced value")
+    check_equilibrium(equilibrium, priorities)
     if priorities is not None:
         priorities = jnp.asarray(priorities, state.weights.dtype)
         check_vector("priorities", priorities.shape, count)
@@ -114,6 +119,8 @@ def balance(
         observed = observed.astype(state.average.dtype)
         with jax.numpy_dtype_promotion("standard"):  # the core adds bools, in strict programs too
             state = _observed(observed, present, state, scheme, axis_name, update)
+    if equilibrium:
+        return jnp.sum(vector), state
     weights = state.weights if priorities is None else state.weights * priorities
     wide = jnp.promote_types(vector.dtype, weights.dtype)  # a float16 may be too narrow for them
     # Not a dot product, which accelerators round to fewer digits.
@@ -128,7 +135,7 @@ def reset(
     A loss that is gone for good no longer holds the others' weights.
     """
     scheme = as_scheme(scheme)
-    state = _own(state, scheme)
+    state = own_state(state, scheme)
     if not losses:
         return init(scheme, state.weights.dtype)
     return scheme.reset(state, states.selected(losses, names, scheme.num_losses), jnp)
@@ -145,7 +152,7 @@ def export_state(
     states.warn_of_bad(states.bad_names(state, names))
     if scheme is None:
         return exported(state, None, names)
-    return exported(_own(state, as_scheme(scheme)), as_scheme(scheme), names)
+    return exported(own_state(state, as_scheme(scheme)), as_scheme(scheme), names)
 
 
 def import_state(
@@ -187,7 +194,7 @@ def metrics(
     return states.state_metrics(state, names, None if scheme is None else as_scheme(scheme))
 
 
-def _own(state: AnyState, scheme: Scheme) -> AnyState:
+def own_state(state: AnyState, scheme: Scheme) -> AnyState:
     """The state, with the weights of a fixed scheme, which are configuration and no state.
 
     Raises:

@@ -13,9 +13,16 @@ from flax import nnx
 from jax import Array
 
 from loss_balance.backends.identity import IDENTITY, adopted, identity
-from loss_balance.backends.interface import check_names, check_priorities, in_order
-from loss_balance.backends.jax import functions
+from loss_balance.backends.interface import (
+    check_equilibrium,
+    check_names,
+    check_priorities,
+    exit_index,
+    in_order,
+)
+from loss_balance.backends.jax import forks, functions
 from loss_balance.backends.state import StatefulBalancer
+from loss_balance.equilibrium import STRENGTH, TEMPERATURE
 from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import AnyState, Scheme
 
@@ -47,6 +54,7 @@ class Balancer(StatefulBalancer, nnx.Module):
         priorities: factors of the losses, as in `balance`; default: 1.
         dtype: of the state, float32 or float64, whatever the losses' dtype.
         axis_name: as in `balance`.
+        equilibrium: as in `balance`; `fork` then goes where each exit branches off.
     """
 
     average: BalanceState
@@ -65,11 +73,13 @@ class Balancer(StatefulBalancer, nnx.Module):
         priorities: Sequence[float] | None = None,
         dtype: Any = jnp.float32,
         axis_name: Hashable | None = None,
+        equilibrium: bool = False,
     ) -> None:
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
         self.priorities = check_priorities(priorities, self.scheme.num_losses)
         self.axis_name = axis_name
+        self.equilibrium = bool(equilibrium)
         self.use_running_average = False  # the name that eval() and train() set, as in BatchNorm
         for name, value in functions.init(self.scheme, dtype)._asdict().items():
             setattr(self, name, BalanceState(value))
@@ -95,19 +105,40 @@ class Balancer(StatefulBalancer, nnx.Module):
             training = not self.use_running_average
         if not isinstance(self.identity.get_value(), jax.core.Tracer):
             self._check_identity()
+        check_equilibrium(self.equilibrium, priorities)
+        if priorities is None and not self.equilibrium:  # where the forks have them
+            priorities = self.priorities
         total, state = functions.balance(
             losses,
             self.state,
             self.scheme,
             self.axis_name,
             mask=mask,
-            priorities=self.priorities if priorities is None else priorities,
+            priorities=priorities,
             update=update,
             training=training,
+            equilibrium=self.equilibrium,
         )
         if training:
             self._keep(state)
         return total
+
+    def fork(self, features: Any, index: int | str) -> tuple[Any, Any]:
+        """The function `fork`, by the state that the module has when this is called."""
+        place = exit_index(index, self.names, self.scheme.num_losses, equilibrium=self.equilibrium)
+        return forks.fork(features, place, self.state, self.scheme, priorities=self.priorities)
+
+    def guidance(
+        self,
+        logits: Sequence[Array] | Array,
+        strength: float = STRENGTH,
+        temperature: float = TEMPERATURE,
+    ) -> Array:
+        """The function `guidance`, by the state that the module has when this is called.
+
+        loss = balance.guidance(logits) + balance(losses)
+        """
+        return forks.guidance(logits, self.state, self.scheme, strength, temperature)
 
     @property
     def state(self) -> AnyState:

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from loss_balance.backends.interface import (
+    check_equilibrium,
     check_names,
     check_priorities,
     check_vector,
@@ -18,6 +19,7 @@ from loss_balance.backends.interface import (
     scheme_config,
     scheme_from_config,
 )
+from loss_balance.backends.keras.forks import BranchingLayer
 from loss_balance.backends.keras.ops import (
     XP,
     compiling,
@@ -28,14 +30,13 @@ from loss_balance.backends.keras.ops import (
     stack,
     sum_over_replicas,
 )
-from loss_balance.backends.keras.state import StateLayer
 from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import AnyState, Scheme
 from loss_balance.schemes.clock import mean, note, settle
 
 
 @keras.saving.register_keras_serializable(package="loss_balance")
-class Balancer(StateLayer):
+class Balancer(BranchingLayer):
     """Weighted sum of losses whose weights follow the losses.
 
         balance = Balancer(AdaLoss(3))
@@ -73,6 +74,8 @@ class Balancer(StateLayer):
         accumulate: how many calls make one update, on the mean of their losses, as many
             micro-batches make one step of the optimiser (`gradient_accumulation_steps`).
         dtype: of the state, "float32" or "float64", whatever the losses' dtype.
+        equilibrium: the weights act on the trunk's gradient, in `fork`, in place of the total,
+            which is the plain sum of the losses.
         **options: of every Keras layer: `name`, `trainable`.
     """
 
@@ -84,6 +87,7 @@ class Balancer(StateLayer):
         priorities: Sequence[float] | None = None,
         accumulate: int = 1,
         dtype: Any = "float32",
+        equilibrium: bool = False,
         **options: Any,
     ) -> None:
         dtype = keras.backend.standardize_dtype(dtype)
@@ -94,6 +98,7 @@ class Balancer(StateLayer):
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
         self.priorities = check_priorities(priorities, self.scheme.num_losses)
+        self.equilibrium = bool(equilibrium)
         self._notes = accumulate != 1  # whether there may be losses in `pending`
         self._compiled = False  # whether a compiled step never looks there
         self.begin_state(accumulate)
@@ -120,6 +125,7 @@ class Balancer(StateLayer):
         """
         vector, present = self._gather(losses, mask)  # before Keras converts what it finds
         options = {name: value for name, value in options.items() if value is not None}
+        check_equilibrium(self.equilibrium, options.get("priorities"))
         if "priorities" in options:
             options["priorities"] = self._factors(options["priorities"])
         if replicas() == 1:
@@ -135,12 +141,15 @@ class Balancer(StateLayer):
         training: bool | None = None,
     ) -> Any:
         """The total, as of a call; `stateless_call` comes here directly."""
+        check_equilibrium(self.equilibrium, priorities)
         vector, present = self._gather(losses, mask)
         training = implied_training(self) if training is None else training
         if training and self.trainable:
             weights = self._observe(ops.stop_gradient(vector), present, update)
         else:
             weights = self.loss_weights
+        if self.equilibrium:
+            return ops.sum(vector)
         factors = self._factors(self.priorities if priorities is None else priorities)
         if factors is not None:
             weights = weights * factors
@@ -281,6 +290,7 @@ class Balancer(StateLayer):
             "names": names,
             "priorities": self.priorities,
             "accumulate": self.accumulate,
+            "equilibrium": self.equilibrium,
             "dtype": self.variable_dtype,
         }
         return {**super().get_config(), **own}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import keras
 from keras import ops
 
 from loss_balance.backends.interface import scheme_config, scheme_from_config
+from loss_balance.backends.keras.forks import forked
 from loss_balance.backends.keras.layer import Balancer
 from loss_balance.backends.keras.losses import Found, Losses, output_labels
 from loss_balance.backends.keras.metrics import WeightMetric
@@ -50,7 +52,9 @@ def balance_model(
         names: of the losses, in the scheme's order: for outputs in a dict their keys ("a/b" for
             nested ones), otherwise the names of the output layers or names of your own. Default:
             all losses in the order of the outputs, a dict's as it was written.
-        **options: of `Balancer`, such as the state's `dtype`.
+        **options: of `Balancer`, such as the state's `dtype`. With `equilibrium=True` the model
+            must fork: its `call` takes an argument `fork`, as the reference networks' do, or it is
+            functional and was made with `balancer.fork`, whose balancer is then the one.
 
     Raises:
         TypeError: not a model of Keras 3.
@@ -79,7 +83,7 @@ class BalancedModel(keras.Model):
         # The policy decides on loss scaling; the inputs are for `model` to cast.
         super().__init__(name=name, dtype=model.dtype_policy, autocast=False)
         self.model = model
-        self.balancer = Balancer(scheme, names=names, **options)
+        self.balancer = _balancer_for(model, scheme, names=names, **options)
         self._options = options
         self._names_given = names is not None
         if names is None:
@@ -94,7 +98,8 @@ class BalancedModel(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The outputs of `model`."""
-        return self.model(inputs, training=training)
+        forks = {"fork": self.balancer.fork} if _takes_fork(self.model, self.balancer) else {}
+        return self.model(inputs, training=training, **forks)
 
     def compile(
         self,
@@ -234,6 +239,30 @@ def _without_taps(config: Any) -> Any:
             return config["config"]["loss"]
         return {key: _without_taps(value) for key, value in config.items()}
     return [_without_taps(one) for one in config] if isinstance(config, list) else config
+
+
+def _balancer_for(model: keras.Model, scheme: Scheme | int, **options: Any) -> Balancer:
+    """That of the model's forks, or a new one; ValueError where they do not fit."""
+    found = forked(model)
+    if found is None:
+        made = Balancer(scheme, **options)
+        if made.equilibrium and not _takes_fork(model, made):
+            raise ValueError(
+                "in equilibrium a model must fork, by balancer.fork in a functional one or an "
+                f"argument `fork` of its call, got a {type(model).__qualname__} without"
+            )
+        return made
+    wanted = Balancer(scheme, **{"equilibrium": True, **options})
+    assert isinstance(found, Balancer)
+    ours, theirs = ({**b.get_config(), "name": None} for b in (wanted, found))
+    ours["names"] = ours["names"] or theirs["names"]
+    if ours != theirs:
+        raise ValueError(f"the balancer must be that of the model's forks, {theirs}, got {ours}")
+    return found
+
+
+def _takes_fork(model: keras.Model, balancer: Balancer) -> bool:
+    return balancer.equilibrium and "fork" in signature(model.call).parameters
 
 
 def _check_model(model: Any) -> None:

@@ -10,19 +10,20 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.join import Joinable, JoinHook
 
 from loss_balance.backends.interface import (
+    check_equilibrium,
     check_names,
     check_priorities,
     check_vector,
     in_order,
 )
-from loss_balance.backends.torch.clock import Clock
+from loss_balance.backends.torch.forks import Branching
 from loss_balance.backends.torch.inputs import as_vector
 from loss_balance.backends.torch.replicas import Replicas, Shadow
 from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import Scheme
 
 
-class Balancer(Clock, Joinable):
+class Balancer(Branching, Joinable):
     """Weighted sum of losses whose weights follow the losses.
 
         balance = Balancer(AdaLoss(3)).to(device)
@@ -69,6 +70,8 @@ class Balancer(Clock, Joinable):
             processes, if torch.distributed is initialised. A copy keeps it; a pickle cannot, and
             a part of all processes is then to be set anew.
         sync: False keeps each process to itself.
+        equilibrium: the weights act on the trunk's gradient, in `fork`, in place of the total,
+            which is the plain sum of the losses.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Balancer(Clock, Joinable):
         dtype: torch.dtype = torch.float32,
         process_group: Any = None,
         sync: bool = True,
+        equilibrium: bool = False,
     ) -> None:
         nn.Module.__init__(self)
         Joinable.__init__(self)
@@ -90,6 +94,7 @@ class Balancer(Clock, Joinable):
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the state's dtype must be float32 or float64, got {dtype}")
         self.replicas = Replicas(process_group, sync=sync)
+        self.begin_forks(equilibrium=bool(equilibrium))
         self.begin_clock(accumulate)
         self.hold(self.scheme.init(torch, dtype))
         # No buffer, for those may come back from the meta device empty.
@@ -107,6 +112,8 @@ class Balancer(Clock, Joinable):
         training: bool | None = None,
     ) -> Tensor:
         """The weighted sum, a scalar in the losses' dtype; updates the state in training mode.
+
+        In equilibrium it is the plain sum.
 
         Args:
             losses: scalars in any iterable or mapping, or a vector of shape (num_losses,), which is
@@ -126,6 +133,7 @@ class Balancer(Clock, Joinable):
                 scheme takes none, or a state that cannot be.
         """
         vector, present = self._gather(losses, mask)
+        check_equilibrium(self.equilibrium, priorities)
         factors = self._factors_of(priorities)
         training = self.training if training is None else training
         if not torch.compiler.is_compiling() and not self._checked:
@@ -136,6 +144,9 @@ class Balancer(Clock, Joinable):
             weights = self.observe(vector.detach(), present, update)
         else:
             weights = self.weights.clone()  # backward must not see what a later step writes
+        if self.equilibrium:
+            self._traced = None  # the forks of the next step begin anew
+            return vector.sum()
         return _total(weights if factors is None else weights * factors, vector)
 
     def metrics(self) -> dict[str, float]:
@@ -173,9 +184,7 @@ class Balancer(Clock, Joinable):
     def _factors_of(self, priorities: Any) -> Tensor | None:
         """The priorities of this call, or else of the balancer; None where all are 1."""
         if priorities is None:
-            if self._factors is not None and self._factors.device != self.weights.device:
-                self._factors = self._factors.to(self.weights.device)  # once: it moved
-            return self._factors
+            return self._factors_now()
         factors = torch.as_tensor(priorities, dtype=self.weights.dtype, device=self.weights.device)
         check_vector("priorities", factors.shape, self.scheme.num_losses)
         return factors

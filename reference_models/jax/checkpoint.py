@@ -49,13 +49,17 @@ def recomputed(part: nnx.Module, given: Features) -> Features:
     return Features(maps, jax.tree.map(lambda x: (x,), made))
 
 
-def recomputed_head(head: nnx.Module, given: Features) -> tuple[Array, Features]:
+def recomputed_head(
+    head: nnx.Module, given: Features, fork: Callable[[Any], tuple[Any, Any]]
+) -> tuple[Array, Features]:
     """(logits, features to go on with), recomputed like a unit.
 
     The maps go through, so that the head's backward pass waits for those of all later units;
-    otherwise gradients of all heads might wait in memory at the same time.
+    otherwise gradients of all heads might wait in memory at the same time. `fork` gives the maps
+    for the head and those to go on with.
     """
-    logits, maps = _twice(_call_beside, head, given)
+    both = Features(list(fork(given.maps)), [given.pieces, given.pieces])
+    logits, maps = _twice(_call_beside, head, both)
     return logits, given._replace(maps=maps)
 
 
@@ -63,8 +67,9 @@ def _call(part: Any, maps: Any) -> Any:
     return part(maps)
 
 
-def _call_beside(head: Any, maps: Any) -> Any:
-    return head(maps[-1] if isinstance(maps, list) else maps), maps
+def _call_beside(head: Any, both: Any) -> Any:
+    read, onward = both
+    return head(read[-1] if isinstance(read, list) else read), onward
 
 
 def _extended(pieces: tuple[Array, ...], made: Array) -> tuple[Array, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,8 @@ from loss_balance.reference_models.jax.segments import (
     select,
 )
 from loss_balance.reference_models.jax.units import MODULES
+
+Fork = Callable[..., tuple[Any, Any]]  # (maps, exit) to (what it reads, what goes on)
 
 # Of living networks. As an attribute it would be part of a network's structure.
 _SEGMENTS: WeakKeyDictionary[AnytimeNet, tuple[list[Any], list[Segment]]] = WeakKeyDictionary()
@@ -74,30 +77,39 @@ class AnytimeNet(nnx.Module):
         if seed is not None:
             self.load_weights(initialise(spec, seed))
 
-    def __call__(self, x: Array) -> list[Array]:
+    def __call__(self, x: Array, fork: Fork | None = None) -> list[Array]:
         """Logits (B, num_classes) of every exit, for images (B, H, W, C).
+
+        Args:
+            x: the images.
+            fork: called where each exit branches off: `balance.fork` of a module in equilibrium, or
+                `partial(fork, state=state, scheme=scheme)`.
 
         Raises:
             ValueError: images of another shape than the spec's.
         """
         check_images(x.shape, self.spec.input_shape)
+        fork = _no_fork if fork is None else fork
         if self.checkpoint:
-            return self._recomputing(x)
+            return self._recomputing(x, fork)
         features: Any = self.stem(x)
         answers = []
         for i, unit in enumerate(self.units):
             features = unit(features)
             if str(i) in self.exits:
-                answers.append(self.exits[str(i)](coarsest(features)))
+                read, features = fork(features, index=len(answers))
+                answers.append(self.exits[str(i)](coarsest(read)))
         return answers
 
-    def _recomputing(self, x: Array) -> list[Array]:
+    def _recomputing(self, x: Array, fork: Fork) -> list[Array]:
         features = recomputed(self.stem, whole(x))
         answers = []
         for i, unit in enumerate(self.units):
             features = recomputed(unit, features)
             if str(i) in self.exits:
-                logits, features = recomputed_head(self.exits[str(i)], features)
+                head = self.exits[str(i)]
+                at = partial(fork, index=len(answers))
+                logits, features = recomputed_head(head, features, at)
                 answers.append(logits)
         return answers
 
@@ -187,6 +199,10 @@ class AnytimeNet(nnx.Module):
         if name.startswith("exit"):
             return self.exits[name.removeprefix("exit")]
         return self.stem
+
+
+def _no_fork(features: Any, index: int) -> tuple[Any, Any]:  # noqa: ARG001
+    return features, features
 
 
 def _abstract(part: Any, dtype: Any) -> Any:

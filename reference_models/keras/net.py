@@ -6,7 +6,7 @@ All is written in `keras.ops`, so the call runs on JAX and PyTorch too where Ker
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cached_property, partial
 from operator import attrgetter
@@ -24,6 +24,8 @@ from loss_balance.reference_models.description.weights import Weights, check, in
 from loss_balance.reference_models.keras.layers import recomputed
 from loss_balance.reference_models.keras.segments import Segment, on_tensorflow, traced
 from loss_balance.reference_models.keras.units import build
+
+Fork = Callable[[Any, int], tuple[Any, Any]]  # (maps, exit) to (what it reads, what goes on)
 
 
 @keras.saving.register_keras_serializable(package="loss_balance")
@@ -88,8 +90,14 @@ class AnytimeNet(keras.Model):
         """`exit3` after `unit3`: `fit` calls its losses and metrics so."""
         return [f"exit{i}" for i in self.spec.exits]
 
-    def call(self, x: Any, training: bool = False) -> list[Any]:
+    def call(self, x: Any, training: bool = False, fork: Fork | None = None) -> list[Any]:
         """Logits (B, num_classes) of every exit, for images (B, H, W, C).
+
+        Args:
+            x: the images.
+            training: as of every Keras layer.
+            fork: `balance.fork` of a balancer in equilibrium, called where each exit branches off.
+                `balance_model(net, scheme, equilibrium=True)` gives it.
 
         Raises:
             ValueError: images of another shape than the spec's.
@@ -97,7 +105,7 @@ class AnytimeNet(keras.Model):
         check_images(x.shape, self.spec.input_shape)
         answers = []
         for k in range(len(self.spec.exits)):
-            x, logits = self._segment(x, k, training)
+            x, logits = self._segment(x, k, training, fork)
             answers.append(logits)
         return answers
 
@@ -142,7 +150,7 @@ class AnytimeNet(keras.Model):
     def _segments(self) -> dict[int, Segment]:
         return {}
 
-    def _segment(self, x: Any, k: int, training: bool) -> tuple[Any, Any]:
+    def _segment(self, x: Any, k: int, training: bool, fork: Fork | None = None) -> tuple[Any, Any]:
         """(what exit k reads and later units go on with, its logits) from exit k - 1's."""
         if k == 0:
             x = self.stem(x, training=training)
@@ -151,7 +159,8 @@ class AnytimeNet(keras.Model):
         run = recomputed if self.checkpoint and training else partial(_run, training=training)
         for i in range(first, last + 1):
             x = run(getattr(self, f"unit{i}"), x)
-        coarsest = x[-1] if isinstance(x, (list, tuple)) else x
+        read, x = (x, x) if fork is None else fork(x, k)
+        coarsest = read[-1] if isinstance(read, (list, tuple)) else read
         return x, run(getattr(self, f"exit{last}"), coarsest)
 
     def load_weights(self, weights: Any, *args: Any, **options: Any) -> None:

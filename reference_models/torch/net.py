@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from loss_balance.reference_models.torch.checkpoint import recompute, recompute_
 from loss_balance.reference_models.torch.units import build
 
 Indices = Tensor | NDArray[np.integer[Any]]  # positions in the current batch
+Fork = Callable[[Any, int], tuple[Any, Any]]  # (maps, exit) to (what it reads, what goes on)
 
 
 class AnytimeNet(nn.Module):
@@ -53,13 +54,18 @@ class AnytimeNet(nn.Module):
                     norm.reset_running_stats()  # the count of batches is no weight
             self.load_weights(initialise(spec, seed))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, fork: Fork | None = None) -> list[Tensor]:
         """Logits (B, num_classes) of every exit, for images (B, C, H, W).
+
+        Args:
+            x: the images.
+            fork: `balance.fork` of a balancer in equilibrium, called where each exit branches off.
 
         Raises:
             ValueError: images of another shape than the spec's.
         """
-        return list(self.anytime(x))
+        check_images(x.shape, self.spec.input_shape, channels_first=True)
+        return list(self._answers(x, fork))
 
     def anytime(self, x: Tensor) -> Generator[Tensor, Indices | None]:
         """The answers of a call, one exit at a time; nothing beyond those consumed is computed.
@@ -74,14 +80,17 @@ class AnytimeNet(nn.Module):
         check_images(x.shape, self.spec.input_shape, channels_first=True)
         return self._answers(x)
 
-    def _answers(self, x: Tensor) -> Generator[Tensor, Indices | None]:
+    def _answers(self, x: Tensor, fork: Fork | None = None) -> Generator[Tensor, Indices | None]:
         again = self.checkpoint and torch.is_grad_enabled()
         run_unit, run_head = (recompute_unit, recompute) if again else (_run, _run)
         features = run_unit(self.stem, x)
         for i, unit in enumerate(self.units):
             features = run_unit(unit, features)
             if str(i) in self.exits:
-                coarsest = features[-1] if isinstance(features, list) else features
+                read = features
+                if fork is not None:
+                    read, features = fork(features, self.spec.exits.index(i))
+                coarsest = read[-1] if isinstance(read, list) else read
                 logits = run_head(self.exits[str(i)], coarsest)
                 kept = yield logits
                 if kept is not None:

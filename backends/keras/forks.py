@@ -1,0 +1,169 @@
+"""Where an exit branches off the trunk: forward the identity, backward a weighted mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.saving.serialization_lib import (
+    get_shared_object,
+    record_object_after_deserialization,
+)
+
+from loss_balance.backends.interface import exit_index
+from loss_balance.backends.keras.ops import XP
+from loss_balance.backends.keras.state import StateLayer
+from loss_balance.equilibrium import STRENGTH, TEMPERATURE, shares
+from loss_balance.equilibrium import guidance as guidance_of_exits
+
+
+class BranchingLayer(StateLayer):
+    """The part of the balancer that stands where exits branch off the trunk.
+
+    Attributes:
+        equilibrium: whether there are forks, and the total is the plain sum of the losses.
+    """
+
+    equilibrium: bool
+    priorities: tuple[float, ...] | None
+
+    def fork(self, features: Any, index: int | str) -> tuple[Any, Any]:
+        """(what exit `index` reads, what goes on to deeper ones); both are `features`.
+
+            branch, x = balance.fork(x, i)
+            logits.append(head(branch))
+
+        Backward the gradients from both are mixed, with the weights in force when this was called,
+        so that what comes before has the weighted mean of the gradients of all losses from this
+        exit on (`loss_balance.equilibrium`). To be called for every exit, the last one too, in the
+        order of the losses. In a functional model it becomes a layer. On TensorFlow leave it out of
+        what is recomputed, or that reads the weights again when they have moved.
+
+        Args:
+            features: any structure of tensors, such as a list of maps.
+            index: of the exit's loss, from 0, or its name.
+
+        Raises:
+            ValueError: there is no such exit, or the balancer does not work in equilibrium.
+        """
+        place = exit_index(index, self.names, self.scheme.num_losses, equilibrium=self.equilibrium)
+        leaves = keras.tree.flatten(features)
+        if any(isinstance(x, keras.KerasTensor) for x in leaves):
+            pair: tuple[Any, Any] = Fork(self, place)(features)
+            return pair
+        weights = self.loss_weights
+        if self.priorities is not None:
+            weights = weights * ops.convert_to_tensor(self.priorities, weights.dtype)
+        own, deeper = shares(ops.stop_gradient(weights), XP)
+        return _mixed(features, own[place], deeper[place])
+
+    def guidance(
+        self,
+        logits: Sequence[Any] | Any,
+        strength: float = STRENGTH,
+        temperature: float = TEMPERATURE,
+    ) -> Any:
+        """What to add to the total so that early exits learn from the last one, a scalar.
+
+            loss = balance.guidance(logits) + balance(losses)
+
+        The sum of `loss_balance.equilibrium.guidance` over the exits, in float32 or wider, by the
+        weights that the state has: before the balancer is called those of its forks.
+
+        Args:
+            logits: of each exit, (..., classes); a sequence or stacked.
+            strength: g.
+            temperature: tau.
+        """
+        given = [ops.convert_to_tensor(logits[i]) for i in range(self.scheme.num_losses)]
+        dtype = keras.backend.result_type(given[-1].dtype, "float32")
+        wide = [ops.cast(x, dtype) for x in given]
+        wide[-1] = ops.stop_gradient(wide[-1])
+        weights = ops.cast(ops.stop_gradient(self.loss_weights), dtype)
+        return ops.sum(guidance_of_exits(wide, weights, strength, temperature, XP))
+
+
+@keras.saving.register_keras_serializable(package="loss_balance")
+class Fork(keras.layers.Layer):
+    """`balancer.fork(features, index)` in a functional model."""
+
+    def __init__(self, balancer: BranchingLayer, index: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.balancer = balancer
+        self.index = index
+        self.built = True
+
+    def call(self, features: Any) -> tuple[Any, Any]:
+        """The pair, of tensors."""
+        return self.balancer.fork(features, self.index)
+
+    def compute_output_spec(self, features: Any) -> tuple[Any, Any]:
+        return _likewise(features), _likewise(features)
+
+    def get_config(self) -> dict[str, Any]:
+        balancer = keras.saving.serialize_keras_object(self.balancer)
+        return {**super().get_config(), "balancer": balancer, "index": self.index}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Fork:
+        """The layer, with the one balancer that all forks of a loaded model share.
+
+        Raises:
+            ValueError: outside of a loading, where each would have a balancer of its own.
+        """
+        if get_global_attribute("shared_objects/id_to_obj_map") is None:
+            raise ValueError(
+                "a model with forks must be copied by saving and loading it, for the forks share "
+                "one balancer, got a config alone"
+            )
+        key = f"loss_balance/{config['balancer']['config']['name']}"
+        balancer = get_shared_object(key)
+        if balancer is None:
+            balancer = keras.saving.deserialize_keras_object(config["balancer"])
+            record_object_after_deserialization(balancer, key)
+        return cls(**{**config, "balancer": balancer})
+
+
+def forked(model: Any) -> BranchingLayer | None:
+    """The balancer of the forks in a functional model, None where there are none.
+
+    Raises:
+        ValueError: they are of several.
+    """
+    found = {id(x.balancer): x.balancer for x in model._flatten_layers() if isinstance(x, Fork)}
+    if len(found) > 1:
+        raise ValueError(f"a model's forks must be of one balancer, got {len(found)}")
+    return next(iter(found.values()), None)
+
+
+def _likewise(features: Any) -> Any:
+    return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), features)
+
+
+def _mixed(features: Any, own: Any, deeper: Any) -> tuple[Any, Any]:
+    """(what the exit reads, what goes on); each backend has a backward pass of its own."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        from loss_balance.backends.torch.forks import mixed
+
+        return mixed(features, own, deeper)
+    if backend == "jax":
+        from loss_balance.backends.jax.forks import mixed
+
+        return mixed(features, own, deeper)
+    import tensorflow as tf
+
+    @tf.custom_gradient  # type: ignore[misc]
+    def identity(x: Any) -> Any:
+        def mean(branch: Any, onward: Any) -> Any:
+            return tf.cast(own, x.dtype) * branch + tf.cast(deeper, x.dtype) * onward
+
+        return (tf.identity(x), tf.identity(x)), mean
+
+    pairs = [identity(x) if x.dtype.is_floating else (x, x) for x in keras.tree.flatten(features)]
+    branch, onward = ([pair[side] for pair in pairs] for side in (0, 1))
+    like = keras.tree.pack_sequence_as
+    return like(features, branch), like(features, onward)

@@ -1,0 +1,190 @@
+"""Where an exit branches off the trunk: forward the identity, backward a weighted mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree  # what torch itself takes apart structures with
+
+from loss_balance.backends.interface import exit_index
+from loss_balance.backends.torch.clock import Clock
+from loss_balance.backends.torch.inputs import eager
+from loss_balance.equilibrium import STRENGTH, TEMPERATURE, shares
+from loss_balance.equilibrium import guidance as guidance_of_exits
+
+Shares = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # as of the core, a scalar for each exit
+
+
+class Seen:
+    """Shares, and the weights that they are of."""
+
+    def __init__(self, weights: Tensor, shares: Shares) -> None:
+        self.weights, self.version, self.shares = weights, _version(weights), shares
+
+    def of(self, weights: Tensor) -> bool:
+        """Whether they are of these weights, as they are now."""
+        return weights is self.weights and _version(weights) == self.version is not None
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often it was written to; nobody counts in inference mode."""
+    return None if tensor.is_inference() else tensor._version
+
+
+class Branching(Clock):
+    """The part of the balancer that stands where exits branch off the trunk.
+
+    Attributes:
+        equilibrium: whether there are forks, and the total is the plain sum of the losses.
+    """
+
+    equilibrium: bool
+    _factors: Tensor | None
+    _seen: Seen | None
+    _traced: Shares | None  # in a graph, until the balancer is called
+    _left: Any
+
+    def begin_forks(self, *, equilibrium: bool) -> None:
+        """Sets `equilibrium`."""
+        self.equilibrium = equilibrium
+        self._seen = self._traced = self._left = None
+
+    def fork(self, features: Any, index: int | str) -> tuple[Any, Any]:
+        """(what exit `index` reads, what goes on to deeper ones); both are `features`.
+
+            branch, x = balance.fork(x, i)
+            logits.append(head(branch))
+
+        Backward the gradients from both are mixed, with the weights in force when this was called,
+        so that what comes before has the weighted mean of the gradients of all losses from this
+        exit on (`loss_balance.equilibrium`). To be called for every exit, the last one too, in the
+        order of the losses; where no gradient is asked for it does nothing.
+
+        Args:
+            features: any pytree of tensors, such as a list of maps.
+            index: of the exit's loss, from 0, or its name.
+
+        Raises:
+            ValueError: there is no such exit, or the balancer does not work in equilibrium.
+        """
+        place = exit_index(index, self.names, self.scheme.num_losses, equilibrium=self.equilibrium)
+        own, deeper = self._shares_now()
+        if not torch.is_grad_enabled():
+            return features, features
+        return mixed(features, own[place], deeper[place])
+
+    def guidance(
+        self,
+        logits: Sequence[Tensor] | Tensor,
+        strength: float = STRENGTH,
+        temperature: float = TEMPERATURE,
+    ) -> Tensor:
+        """What to add to the total so that early exits learn from the last one, a scalar.
+
+            loss = balance.guidance(logits) + balance(losses)
+
+        The sum of `loss_balance.equilibrium.guidance` over the exits, in float32 or wider, by the
+        weights that the state has: before the balancer is called those of its forks.
+
+        Args:
+            logits: of each exit, (..., classes); a sequence or stacked.
+            strength: g.
+            temperature: tau.
+        """
+        given = list(logits)
+        wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in given]
+        wide[-1] = wide[-1].detach()
+        weights = self.weights.to(wide[-1].dtype, copy=True)
+        return guidance_of_exits(wide, weights, strength, temperature, torch).sum()  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _shares_now(self) -> Shares:
+        """The shares of all exits by the weights of this step, computed once in it."""
+        if torch.compiler.is_compiling():
+            if self._traced is None:
+                own, deeper = _shares(self._pulls())
+                # What leaves the graph is computed in its forward part: else AOTAutograd puts it
+                # into the backward part, where the weights have moved.
+                self._left = own, deeper
+                self._traced = own.unbind(), deeper.unbind()
+            return self._traced
+        known, weights = self._seen, self.weights
+        # An outer checkpoint runs the forward pass again within backward: likewise.
+        again = known is not None and torch._C._current_graph_task_id() != -1
+        if known is None or not (again or known.of(weights)):
+            self.wake()
+            own, deeper = shares(self._pulls(), torch)
+            known = Seen(self.weights, (own.unbind(), deeper.unbind()))
+            self._seen = known if eager(self.weights) else None
+        return known.shares
+
+    def _pulls(self) -> Tensor:
+        """How much each loss pulls on the trunk: its weight, and the balancer's priorities."""
+        factors = self._factors_now()
+        return self.weights.clone() if factors is None else self.weights * factors
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_seen": None, "_traced": None, "_left": None}
+
+    def _factors_now(self) -> Tensor | None:
+        """The balancer's own priorities, where the weights are; None where all are 1."""
+        if self._factors is not None and self._factors.device != self.weights.device:
+            self._factors = self._factors.to(self.weights.device)  # once: it moved
+        return self._factors
+
+
+@torch.library.custom_op("loss_balance::shares", mutates_args=())
+def _shares(weights: Tensor) -> tuple[Tensor, Tensor]:  # an operator: never recomputed in backward
+    own, deeper = shares(weights, torch)
+    return own, deeper
+
+
+@_shares.register_fake
+def _(weights: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(weights), torch.empty_like(weights)
+
+
+class _Fork(torch.autograd.Function):
+    """x to (x, x); the gradients that come back are mixed."""
+
+    @staticmethod
+    def forward(x: Tensor, own: Tensor, deeper: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        del own, deeper
+        return x.view_as(x), x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        del output
+        # Not saved as a tensor for backward: recomputed, the fork would find the weights that the
+        # step has moved meanwhile.
+        _, ctx.own, ctx.deeper = inputs
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        branch, onward = gradients
+        if branch is None or onward is None:
+            only, share = (onward, ctx.deeper) if branch is None else (branch, ctx.own)
+            return (None if only is None else only * share.to(only.dtype)), None, None
+        # own + deeper is 1, so this is own * branch + deeper * onward, in one kernel
+        return torch.lerp(branch, onward, ctx.deeper.to(branch.dtype)), None, None
+
+
+def mixed(features: Any, own: Tensor, deeper: Tensor) -> tuple[Any, Any]:
+    """(what the exit reads, what goes on), both `features`, of any pytree of tensors.
+
+    Args:
+        features: maps; what has no gradient goes through.
+        own: shape (), the share of the exit's gradient in the trunk's.
+        deeper: shape (), that of the gradient from deeper down; both sum to 1.
+    """
+    leaves, structure = pytree.tree_flatten(features)
+    pairs = [
+        _Fork.apply(x, own, deeper) if isinstance(x, Tensor) and x.requires_grad else (x, x)
+        for x in leaves
+    ]
+    branch, onward = ([pair[side] for pair in pairs] for side in (0, 1))
+    return pytree.tree_unflatten(branch, structure), pytree.tree_unflatten(onward, structure)

@@ -1,0 +1,7 @@
+"""The study's results as tables."""
+
+from __future__ import annotations
+
+
+def table(results):
+    return ""

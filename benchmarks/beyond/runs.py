@@ -1,0 +1,91 @@
+"""One run of the study, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.beyond.variants import VARIANTS
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a variant, a seed and, for OPT, the exit that the network is cut after."""
+
+    variant: str
+    seed: int
+    cut: int | None
+    network: str
+    data: str
+    path: str | None
+    validation: bool
+    epochs: int | None
+    rate: float | None
+
+    @property
+    def setting(self) -> str:
+        """Where its result lies."""
+        data = self.data if self.path is None else Path(self.path).stem
+        parts = [self.network, data, "validation" * self.validation]
+        parts += [f"{self.epochs}-epochs" if self.epochs else ""]
+        parts += [f"rate-{self.rate:g}" if self.rate else ""]
+        return "_".join(part for part in parts if part)
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        cut = "" if self.cut is None else f" exit {self.cut + 1}"
+        return f"{self.variant}{cut} seed {self.seed}.json"
+
+
+def train(job: Job, out: Path) -> dict[str, Any]:
+    """Trains the job unless its result is there."""
+    file = out / job.setting / job.name
+    if file.exists():
+        return dict(json.loads(file.read_text()))
+    import torch
+
+    from benchmarks.beyond.learner import StudyLearner
+    from loss_balance.experiments.data.sources import Source
+    from loss_balance.experiments.training import feed
+    from loss_balance.experiments.training.loop import Run
+    from loss_balance.experiments.training.recipes import RECIPES
+    from loss_balance.reference_models import families
+
+    torch.set_num_threads(1)
+    augment = "crop-flip" if job.path else None
+    source = Source(job.data, Path(job.path) if job.path else None, job.validation, augment)
+    data = source.load()
+    spec = families.get(job.network, num_classes=data.num_classes, input_shape=data.input_shape)
+    spec = spec if job.cut is None else spec.single_exit(job.cut)
+    recipe = RECIPES[job.data]
+    recipe = replace(recipe, epochs=job.epochs or recipe.epochs)
+    recipe = replace(recipe, learning_rate=job.rate or recipe.learning_rate)
+    variant = VARIANTS[job.variant]
+    steps = recipe.epochs * recipe.batches(len(data.y_train))
+    run = Run(
+        name=job.name,
+        spec=spec,
+        scheme=variant.scheme(len(spec.exits), steps),
+        recipe=recipe,
+        seed=job.seed,
+        source=source,
+        fingerprint=data.fingerprint(),
+    )
+    learner = StudyLearner(run, data, variant)
+    for epoch in range(recipe.epochs):
+        batches = feed.training(data, recipe, job.seed, epoch)
+        learner.train_epoch(batches, recipe.rate(epoch), lambda *_: None)
+    train_loss, _ = learner.evaluate(feed.evaluation(data, data.x_train, data.y_train))
+    test_loss, test_error = learner.evaluate(feed.evaluation(data, data.x_test, data.y_test))
+    result = {
+        "train_loss": train_loss.tolist(),
+        "test_loss": test_loss.tolist(),
+        "test_error": test_error.tolist(),
+        "loss_weight": learner.loss_weights(),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result) + "\n")
+    return result
