@@ -144,8 +144,8 @@ class Balancer(Branching, Joinable):
             weights = self.observe(vector.detach(), present, update)
         else:
             weights = self.weights.clone()  # backward must not see what a later step writes
+        self._traced = None  # the forks of the next step begin anew
         if self.equilibrium:
-            self._traced = None  # the forks of the next step begin anew
             return vector.sum()
         return _total(weights if factors is None else weights * factors, vector)
 

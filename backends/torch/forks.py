@@ -15,18 +15,19 @@ from loss_balance.backends.torch.inputs import eager
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE, shares
 from loss_balance.equilibrium import guidance as guidance_of_exits
 
-Shares = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # as of the core, a scalar for each exit
-
 
 class Seen:
-    """Shares, and the weights that they are of."""
+    """Weights as they were, and the shares that follow from them, of the core, exit by exit."""
 
-    def __init__(self, weights: Tensor, shares: Shares) -> None:
-        self.weights, self.version, self.shares = weights, _version(weights), shares
+    def __init__(self, weights: Tensor, factors: Tensor | None) -> None:
+        self.source, self.version = weights, _version(weights)
+        self.weights = weights.clone()  # a later step writes into them
+        own, deeper = shares(_pulls(self.weights, factors), torch)
+        self.own, self.deeper = own.unbind(), deeper.unbind()
 
-    def of(self, weights: Tensor) -> bool:
-        """Whether they are of these weights, as they are now."""
-        return weights is self.weights and _version(weights) == self.version is not None
+    def is_of(self, weights: Tensor) -> bool:
+        """Whether nothing was written to these weights since."""
+        return weights is self.source and _version(weights) == self.version is not None
 
 
 def _version(tensor: Tensor) -> int | None:
@@ -43,9 +44,8 @@ class Branching(Clock):
 
     equilibrium: bool
     _factors: Tensor | None
-    _seen: Seen | None
-    _traced: Shares | None  # in a graph, until the balancer is called
-    _left: Any
+    _seen: Seen | None  # in the present step
+    _traced: Tensor | None  # the weights of the present step of a graph
 
     def begin_forks(self, *, equilibrium: bool) -> None:
         """Sets `equilibrium`."""
@@ -61,7 +61,8 @@ class Branching(Clock):
         Backward the gradients from both are mixed, with the weights in force when this was called,
         so that what comes before has the weighted mean of the gradients of all losses from this
         exit on (`loss_balance.equilibrium`). To be called for every exit, the last one too, in the
-        order of the losses; where no gradient is asked for it does nothing.
+        order of the losses; where no gradient is asked for it does nothing. Under `torch.compile`
+        leave it out of what `torch.utils.checkpoint` computes again.
 
         Args:
             features: any pytree of tensors, such as a list of maps.
@@ -70,11 +71,16 @@ class Branching(Clock):
         Raises:
             ValueError: there is no such exit, or the balancer does not work in equilibrium.
         """
-        place = exit_index(index, self.names, self.scheme.num_losses, equilibrium=self.equilibrium)
-        own, deeper = self._shares_now()
+        count = self.scheme.num_losses
+        place = exit_index(index, self.names, count, equilibrium=self.equilibrium)
+        if torch.compiler.is_compiling():
+            with torch.no_grad():
+                own, deeper = shares(_pulls(self._weights_traced(), self._factors_now()), torch)
+            return mixed(features, own[place], deeper[place])
+        seen = self._seen_now()
         if not torch.is_grad_enabled():
             return features, features
-        return mixed(features, own[place], deeper[place])
+        return mixed(features, seen.own[place], seen.deeper[place])
 
     def guidance(
         self,
@@ -94,40 +100,34 @@ class Branching(Clock):
             strength: g.
             temperature: tau.
         """
-        given = list(logits)
-        wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in given]
+        wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in logits]
         wide[-1] = wide[-1].detach()
-        weights = self.weights.to(wide[-1].dtype, copy=True)
+        compiling = torch.compiler.is_compiling()
+        weights = self._weights_traced() if compiling else self._seen_now().weights
+        weights = weights.to(wide[-1].dtype)
         return guidance_of_exits(wide, weights, strength, temperature, torch).sum()  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def _shares_now(self) -> Shares:
-        """The shares of all exits by the weights of this step, computed once in it."""
-        if torch.compiler.is_compiling():
-            if self._traced is None:
-                own, deeper = _shares(self._pulls())
-                # What leaves the graph is computed in its forward part: else AOTAutograd puts it
-                # into the backward part, where the weights have moved.
-                self._left = own, deeper
-                self._traced = own.unbind(), deeper.unbind()
-            return self._traced
+    def _seen_now(self) -> Seen:
+        """The weights of this step and their shares, computed once in it."""
         known, weights = self._seen, self.weights
-        # An outer checkpoint runs the forward pass again within backward: likewise.
+        # An outer checkpoint runs the forward pass again within backward, when the weights have
+        # moved.
         again = known is not None and torch._C._current_graph_task_id() != -1
-        if known is None or not (again or known.of(weights)):
+        if known is None or not (again or known.is_of(weights)):
             self.wake()
-            own, deeper = shares(self._pulls(), torch)
-            known = Seen(self.weights, (own.unbind(), deeper.unbind()))
+            known = Seen(self.weights, self._factors_now())
             self._seen = known if eager(self.weights) else None
-        return known.shares
+        return known
 
-    def _pulls(self) -> Tensor:
-        """How much each loss pulls on the trunk: its weight, and the balancer's priorities."""
-        factors = self._factors_now()
-        return self.weights.clone() if factors is None else self.weights * factors
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_seen": None, "_traced": None, "_left": None}
+    @torch.no_grad()
+    def _weights_traced(self) -> Tensor:
+        if self._traced is None:
+            self._traced = _kept(self.weights)
+            # What leaves the graph is computed in its forward part: else AOTAutograd puts it into
+            # the backward part, where the weights have moved.
+            self._left = self._traced
+        return self._traced
 
     def _factors_now(self) -> Tensor | None:
         """The balancer's own priorities, where the weights are; None where all are 1."""
@@ -135,16 +135,24 @@ class Branching(Clock):
             self._factors = self._factors.to(self.weights.device)  # once: it moved
         return self._factors
 
-
-@torch.library.custom_op("loss_balance::shares", mutates_args=())
-def _shares(weights: Tensor) -> tuple[Tensor, Tensor]:  # an operator: never recomputed in backward
-    own, deeper = shares(weights, torch)
-    return own, deeper
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_seen": None, "_traced": None, "_left": None}
 
 
-@_shares.register_fake
-def _(weights: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(weights), torch.empty_like(weights)
+def _pulls(weights: Tensor, factors: Tensor | None) -> Tensor:
+    """How much each loss pulls on the trunk: its weight, and the balancer's priorities."""
+    return weights if factors is None else weights * factors
+
+
+@torch.library.custom_op("loss_balance::kept", mutates_args=())
+def _kept(weights: Tensor) -> Tensor:
+    """A copy that no compiler computes again in the backward pass, from what was written since."""
+    return weights.clone()
+
+
+@_kept.register_fake
+def _(weights: Tensor) -> Tensor:
+    return torch.empty_like(weights)
 
 
 class _Fork(torch.autograd.Function):

@@ -56,7 +56,8 @@ class StudyLearner(TorchLearner):
         if self.step < self.variant.backbone * self.steps:
             weights = torch.zeros_like(weights)
             weights[-1] = 1.0
-        logits = torch.stack(self.net(x.permute(0, 3, 1, 2), self._fork(weights)))
+        at = self._fork(weights)
+        logits = torch.stack(self.net(x.permute(0, 3, 1, 2), at))
         losses = exit_losses(logits, labels[index]).mean(dim=1)
         total = self._total(losses, weights) + self._guidance(logits, weights)
         self.optimizer.zero_grad()
@@ -104,6 +105,10 @@ class StudyLearner(TorchLearner):
             return (losses * before).sum()
         if self.variant.mean:
             return weighted / self.balance.weights.sum()
+        if self.variant.mixed:
+            share = self.variant.strength * (1.0 - before)
+            share[-1] = 0.0
+            return ((1.0 - share) * losses).sum()
         return weighted if self.variant.trunk == "sum" else losses.sum()
 
     def _guidance(self, logits: Tensor, weights: Tensor) -> Tensor | float:

@@ -23,6 +23,7 @@ class Variant:
         share: whether an exit is guided by 1 - w_i; else all but the last are, evenly.
         teacher: "last" exit or the "next" one.
         ramp: strength times 1 ("none"), the share of training done ("up") or to do ("down").
+        mixed: an exit's own loss counts with 1 less the share of its guidance.
         mean: the total is divided by the sum of the weights.
         observes: what the weights follow, the "losses" or the "norms" of their gradients where the
             exit branches off, those of the step before (`GradientNorm`).
@@ -35,6 +36,7 @@ class Variant:
     share: bool = True
     teacher: str = "last"
     ramp: str = "none"
+    mixed: bool = False
     mean: bool = False
     observes: str = "losses"
     backbone: float = 0.0
@@ -96,6 +98,10 @@ VARIANTS: dict[str, Variant] = {
     "guided, gradient norms": replace(GUIDED, observes="norms"),
     "backbone first": Variant(backbone=0.5),
     "equilibrium, backbone first": replace(EQUILIBRIUM, backbone=0.5),
+    "guided, mixed": replace(GUIDED, mixed=True),
+    "guided, mixed, g 0.5": replace(GUIDED, mixed=True, strength=0.5),
+    "guided, g 0.5, falling": replace(GUIDED, strength=0.5, ramp="down"),
+    "guided, const": replace(GUIDED, scheme=_constant, share=False),
     "guided by the next": replace(GUIDED, teacher="next"),
     "guided, strength falling": replace(GUIDED, ramp="down"),
     "guided, strength rising": replace(GUIDED, ramp="up"),

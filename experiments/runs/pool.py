@@ -15,7 +15,7 @@ from loss_balance.experiments.runs import trained
 from loss_balance.experiments.runs.progress import execute_with_bars, work
 from loss_balance.experiments.runs.trained import Trained
 from loss_balance.experiments.training.loop import Run
-from loss_balance.experiments.training.schemes import name_of
+from loss_balance.experiments.training.schemes import Coupling, name_of
 
 TrainedRuns = dict[Run, Trained]  # by the run as it was asked for
 
@@ -58,13 +58,17 @@ class Pool:
 def folder_name(run: Run) -> str:
     """A readable name with a digest of the run's whole description, its own name aside.
 
-    Hyperparameters of the scheme at their defaults are left out, so that one that a later version
-    adds makes no other run of it.
+    Hyperparameters of the scheme and the coupling are left out where they are at their defaults, so
+    that one that a later version adds makes no other run of it.
     """
     config = run.config()
     del config["name"]
     defaults = {f.name: f.default for f in fields(run.scheme)}  # type: ignore[arg-type]
     scheme = {k: v for k, v in config["scheme"].items() if k not in defaults or v != defaults[k]}
+    if run.coupling == Coupling():
+        del config["coupling"]
     described = json.dumps({**config, "scheme": scheme}, sort_keys=True)
     digest = hashlib.sha256(described.encode()).hexdigest()[:12]
-    return f"{run.spec.name}-{run.source.name}-{name_of(scheme)}-seed{run.seed}-{digest}"
+    return (
+        f"{run.spec.name}-{run.source.name}-{name_of(scheme, run.coupling)}-seed{run.seed}-{digest}"
+    )

@@ -23,7 +23,7 @@ from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine, check_installed
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.run_folder import read_metrics
-from loss_balance.experiments.training.schemes import modern, name_of
+from loss_balance.experiments.training.schemes import Coupling, modern, name_of
 from loss_balance.reference_models.description.config import from_config
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import load as read_npz
@@ -173,7 +173,7 @@ def read(folder: Path) -> Trained:
             config=config,
             result={metric: list(map(float, result[metric])) for metric in METRICS},
             spec=from_config(config["spec"]),
-            scheme=name_of(config["scheme"]),
+            scheme=name_of(config["scheme"], Coupling(**config["coupling"])),
             recipe=Recipe(**{**recipe, "milestones": tuple(recipe["milestones"])}),
             source=Source.from_config(config["data"]),
             engine=Engine(**config["engine"]),

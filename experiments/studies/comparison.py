@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loss_balance.equilibrium import STRENGTH
 from loss_balance.experiments.data.sources import Source
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.execution import Results
 from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.recipes import Recipe
-from loss_balance.experiments.training.schemes import OPT, SCHEMES
+from loss_balance.experiments.training.schemes import OPT, SCHEMES, Coupling
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.schemes.adaloss import AdaLoss
 from loss_balance.schemes.base import Scheme
@@ -41,6 +42,7 @@ class Comparison:
     seeds: tuple[int, ...]
     adaloss: AdaLoss
     images: int  # in the training split
+    guidance: float = STRENGTH  # of the schemes that guide
     engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
@@ -90,7 +92,13 @@ class Comparison:
             source=self.source,
             fingerprint=self.fingerprint,
             engine=self.engine,
+            coupling=self.coupling(name) if cut is None else Coupling(),
         )
+
+    def coupling(self, name: str) -> Coupling:
+        """How the scheme of that name couples exits and trunk, guided as strongly as asked for."""
+        usual = SCHEMES[name].coupling
+        return replace(usual, guidance=self.guidance) if usual.guidance else usual
 
     def scheme(self, name: str) -> Scheme:
         """The scheme object of that name for this network."""

@@ -10,7 +10,8 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from loss_balance.checks import check_count
+from loss_balance.checks import check_count, check_range
+from loss_balance.equilibrium import STRENGTH
 from loss_balance.experiments.data.augment import AUGMENTATIONS
 from loss_balance.experiments.data.sources import NAMES, Dataset, Source
 from loss_balance.experiments.errors import UserError
@@ -20,7 +21,7 @@ from loss_balance.experiments.training.recipes import RECIPES
 from loss_balance.reference_models import families
 from loss_balance.schemes.adaloss import AdaLoss
 
-TRAINING, ADALOSS = "Training", "AdaLoss"  # panels of the help
+TRAINING, ADALOSS, GUIDANCE = "Training", "AdaLoss", "Guidance"  # panels of the help
 
 
 def _option(default: Any, text: str, panel: str | None = None, **shown: Any) -> Any:
@@ -84,6 +85,10 @@ class Options:
     decay: float | None = _option(AdaLoss.decay, "Of the running means, below 1.", ADALOSS)
     final_weight: float | None = _option(AdaLoss.final_weight, "Factor for the last exit.", ADALOSS)
 
+    guidance: float = _option(
+        STRENGTH, "How strongly exits learn from the last one in guided.", GUIDANCE
+    )
+
     def engine(self) -> Engine:
         """What the runs compute in; UserError if a name is unknown or it is not installed."""
         return choose_engine(self.framework, self.device, self.precision, self.compiled)
@@ -118,6 +123,7 @@ def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset
     }
     try:
         check_count("seeds", options.seeds)
+        check_range("guidance", options.guidance, 0.0, open_low=True)  # else it is equilibrium
         spec = families.get(network, num_classes=data.num_classes, input_shape=data.input_shape)
         return Comparison(
             spec=spec,
@@ -129,6 +135,7 @@ def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset
             adaloss=options.adaloss(len(spec.exits)),
             images=len(data.y_train),
             engine=options.engine(),
+            guidance=options.guidance,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -150,6 +157,7 @@ def config_of(options: Options, comparison: Comparison, **more: Any) -> dict[str
         "batch_size": recipe.batch_size,
         "seeds": options.seeds,
         **{f.name: getattr(adaloss, f.name) for f in of_panel(ADALOSS)},
+        "guidance": comparison.guidance,
         "data_fingerprint": comparison.fingerprint,
         **more,
     }

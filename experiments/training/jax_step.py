@@ -13,9 +13,11 @@ import optax
 from flax import nnx
 from jax import Array
 
-from loss_balance.backends.jax import balance
+from loss_balance.backends.jax import balance, fork, guidance
 from loss_balance.experiments.data.augment import Constants, augmented, standardised
+from loss_balance.experiments.training.schemes import Coupling
 from loss_balance.reference_models.jax import AnytimeNet
+from loss_balance.reference_models.jax.net import Fork
 from loss_balance.schemes.base import AnyState, Scheme
 
 
@@ -55,7 +57,11 @@ def exit_losses(logits: Array, labels: Array) -> Array:
 
 @lru_cache(maxsize=4)
 def compiled(
-    structure: Structure, scheme: Scheme, momentum: float, weight_decay: float
+    structure: Structure,
+    scheme: Scheme,
+    coupling: Coupling,
+    momentum: float,
+    weight_decay: float,
 ) -> tuple[Callable[..., tuple[Carried, Array]], Callable[..., tuple[Array, Array]]]:
     """(training step, evaluation), the same for runs that differ in seed or learning rate alone."""
     optimizer = sgd(momentum, weight_decay)
@@ -74,8 +80,13 @@ def compiled(
 
         def weighted(parameters: list[Array]) -> Any:
             net = structure.net(parameters, carried.statistics)
-            losses = exit_losses(_logits(net, x), labels[index]).mean(axis=1)
-            total, balanced = balance(losses, carried.balance, scheme)
+            state, equilibrium = carried.balance, coupling.equilibrium
+            at = partial(fork, state=state, scheme=scheme) if equilibrium else None
+            logits = _logits(net, x, at)
+            losses = exit_losses(logits, labels[index]).mean(axis=1)
+            total, balanced = balance(losses, state, scheme, equilibrium=equilibrium)
+            if coupling.guidance:
+                total += guidance(logits, state, scheme, coupling.guidance, coupling.temperature)
             return total, (losses, jax.tree.leaves(nnx.state(net, nnx.BatchStat)), balanced)
 
         gradients, (losses, statistics, balanced) = jax.grad(weighted, has_aux=True)(
@@ -102,9 +113,9 @@ def compiled(
     return step, evaluate
 
 
-def _logits(net: AnytimeNet, x: Array) -> Array:
+def _logits(net: AnytimeNet, x: Array, fork: Fork | None = None) -> Array:
     """(num_exits, B, num_classes) in float32, of standardised images (B, H, W, C)."""
-    return jnp.stack(net(x)).astype(jnp.float32)
+    return jnp.stack(net(x, fork)).astype(jnp.float32)
 
 
 def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:

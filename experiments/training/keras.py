@@ -47,7 +47,8 @@ class TensorFlowLearner:
         self.recipe = run.recipe
         with tf.device(self.device):
             self.net = AnytimeNet(run.spec, run.seed, dtype=POLICIES[run.engine.precision])
-            self.balance = Balancer(run.scheme)
+            self.coupling = run.coupling
+            self.balance = Balancer(run.scheme, equilibrium=run.coupling.equilibrium)
             self.parameters = {
                 name: variable.value
                 for name, variable in self.net.named_variables()
@@ -99,11 +100,17 @@ class TensorFlowLearner:
         """One step of SGD; the mean cross-entropy of each exit over the batch, (num_exits,)."""
         x = augmented(images, index, draws, self.constants, tf)
         with tf.GradientTape() as tape:
-            logits = tf.stack(self.net(x, training=True))
+            fork = self.balance.fork if self.coupling.equilibrium else None
+            logits = tf.stack(self.net(x, training=True, fork=fork))
             losses = tf.reduce_mean(exit_losses(logits, tf.gather(labels, index)), axis=1)
-            total = self.balance(losses)
+            taught = self._guidance(logits)  # by the weights that the forks had
+            total = self.balance(losses) + taught
         self._descend(tape.gradient(total, self.parameters), rate)
         return losses
+
+    def _guidance(self, logits: Any) -> Any:
+        strength, temperature = self.coupling.guidance, self.coupling.temperature
+        return self.balance.guidance(logits, strength, temperature) if strength else 0.0
 
     def _descend(self, gradients: dict[str, Any], rate: Any) -> None:
         """SGD as PyTorch has it: weight decay joins the gradient, the rate is outside the momentum.

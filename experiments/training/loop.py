@@ -28,6 +28,7 @@ from loss_balance.experiments.training.run_folder import (
     write_arrays,
     write_json,
 )
+from loss_balance.experiments.training.schemes import Coupling
 from loss_balance.reference_models.description.config import to_config
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.schemes.base import Scheme
@@ -47,6 +48,7 @@ class Run:
     source: Source
     fingerprint: str  # of the data
     engine: Engine = field(default_factory=Engine)
+    coupling: Coupling = field(default_factory=Coupling)
 
     def config(self) -> dict[str, Any]:
         """The run's description as JSON holds it."""
@@ -55,6 +57,7 @@ class Run:
             "network": self.spec.name,
             "spec": to_config(self.spec),
             "scheme": scheme_config(self.scheme),
+            "coupling": asdict(self.coupling),
             "recipe": asdict(self.recipe) | {"milestones": list(self.recipe.milestones)},
             "seed": self.seed,
             "data": self.source.config(),

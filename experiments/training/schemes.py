@@ -8,9 +8,12 @@ from __future__ import annotations
 import ast
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from loss_balance.backends.interface import scheme_config, scheme_from_config
+from loss_balance.checks import check_range
+from loss_balance.equilibrium import STRENGTH, TEMPERATURE
 from loss_balance.schemes.adaloss import AdaLoss
 from loss_balance.schemes.adaptive import (
     DynamicWeightAverage,
@@ -24,12 +27,32 @@ from loss_balance.schemes.fixed import Constant, HalfEnd, Linear, Single
 OPT = "opt"
 
 
+@dataclass(frozen=True)
+class Coupling:
+    """How the exits act on the trunk and on each other, beside the weights of their losses.
+
+    Args:
+        equilibrium: the weights act on the trunk's gradient in place of the sum of the losses.
+        guidance: how strongly exits learn from the last one; 0 is not at all.
+        temperature: of the guidance.
+    """
+
+    equilibrium: bool = False
+    guidance: float = 0.0
+    temperature: float = TEMPERATURE
+
+    def __post_init__(self) -> None:
+        check_range("guidance", self.guidance, 0.0)
+        check_range("temperature", self.temperature, 0.0, open_low=True)
+
+
 class Kind(NamedTuple):
     """What the commands must know of a scheme."""
 
     scheme: type[Scheme]
     color: str  # matplotlib's name
     make: Callable[[AdaLoss, int], Scheme]  # of (AdaLoss as asked for, updates per epoch)
+    coupling: Coupling = Coupling()
 
 
 # The adaptive baselines are scaled so that their largest weight is 1, as AdaLoss's is, since all
@@ -39,6 +62,10 @@ SCHEMES = {
     "linear": Kind(Linear, "C2", lambda given, _: Linear(given.num_losses)),
     "half-end": Kind(HalfEnd, "C4", lambda given, _: HalfEnd(given.num_losses)),
     "adaloss": Kind(AdaLoss, "C3", lambda given, _: given),
+    "equilibrium": Kind(AdaLoss, "C8", lambda given, _: given, Coupling(equilibrium=True)),
+    "guided": Kind(
+        AdaLoss, "darkblue", lambda given, _: given, Coupling(equilibrium=True, guidance=STRENGTH)
+    ),
     "log-loss": Kind(LogLoss, "C1", lambda given, _: LogLoss(given.num_losses, scaled=True)),
     "uw": Kind(
         UncertaintyWeighting,
@@ -63,10 +90,18 @@ def color_of(name: str) -> str:
     return SCHEMES[name].color if name in SCHEMES else UNKNOWN
 
 
-def name_of(config: Mapping[str, Any]) -> str:
-    """What the commands call the scheme of a config; the name of its class if they know none."""
+def name_of(config: Mapping[str, Any], coupling: Coupling) -> str:
+    """What the commands call the scheme of a config; the name of its class if they know none.
+
+    How strongly it guides and at which temperature does not matter.
+    """
     kind = str(config["class"])
-    return next((name for name, known in SCHEMES.items() if known.scheme.__name__ == kind), kind)
+    asked = coupling.equilibrium, coupling.guidance > 0.0
+    for name, known in SCHEMES.items():
+        has = known.coupling.equilibrium, known.coupling.guidance > 0.0
+        if known.scheme.__name__ == kind and has == asked:
+            return name
+    return kind
 
 
 def text_of(config: Mapping[str, Any]) -> str:
@@ -78,15 +113,19 @@ def text_of(config: Mapping[str, Any]) -> str:
 def modern(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration as this version writes it.
 
-    Version 0.1 wrote its `repr`, and called the framework of a comparison its backend.
-    Hyperparameters that came later have their defaults.
+    Version 0.1 wrote its `repr`, knew no coupling, and called the framework of a comparison its
+    backend. Hyperparameters that came later have their defaults.
     """
     if "backend" in config:
         config = {"framework" if k == "backend" else k: v for k, v in config.items()}
+    if "schemes" in config:  # of a comparison
+        config = {"guidance": STRENGTH, **config}
     if "scheme" not in config:
         return config
     scheme = config["scheme"]
     scheme = _config_of_text(scheme) if isinstance(scheme, str) else scheme
+    if "spec" in config:  # of a run
+        config = {"coupling": asdict(Coupling()), **config}
     with contextlib.suppress(ValueError):  # a class of the user's own that is not imported here
         scheme = scheme_config(scheme_from_config(scheme))
     return {**config, "scheme": scheme}

@@ -26,6 +26,7 @@ from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.learner import prefixed, under
 from loss_balance.experiments.training.loop import Run
 from loss_balance.reference_models.torch import AnytimeNet
+from loss_balance.reference_models.torch.net import Fork
 
 
 def use_one_thread() -> None:
@@ -43,7 +44,8 @@ class TorchLearner:
         self.autocast = run.engine.precision == "bfloat16"
         self.net = AnytimeNet(run.spec, seed=run.seed).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.balance = Balancer(run.scheme).to(self.device)
+        self.coupling = run.coupling
+        self.balance = Balancer(run.scheme, equilibrium=run.coupling.equilibrium).to(self.device)
         self.optimizer = torch.optim.SGD(
             _decay_groups(self.net, run.recipe.weight_decay),
             lr=run.recipe.learning_rate,
@@ -70,9 +72,10 @@ class TorchLearner:
         sums = torch.zeros(len(self.net.spec.exits), dtype=torch.float64, device=self.device)
         step = -1
         for step, batch in enumerate(batches):
-            losses = self._losses(*self._inputs(batch))
+            losses, taught = self._losses(*self._inputs(batch))
             self.optimizer.zero_grad()
-            self.balance(losses).backward()
+            total = self.balance(losses)
+            (total if taught is None else total + taught).backward()
             self.optimizer.step()
             sums += losses.detach()
             if step % 10 == 0:  # not every step: reading the loss waits for the device
@@ -88,15 +91,22 @@ class TorchLearner:
         draws = Draws(*map(self._on_device, batch.draws))
         return images, labels, self._on_device(batch.chosen), draws
 
-    def _step_losses(self, images: Tensor, labels: Tensor, index: Tensor, draws: Draws) -> Tensor:
-        """The mean cross-entropy of each exit over the batch, (num_exits,)."""
+    def _step_losses(
+        self, images: Tensor, labels: Tensor, index: Tensor, draws: Draws
+    ) -> tuple[Tensor, Tensor | None]:
+        """(mean cross-entropy of each exit over the batch, (num_exits,); the guidance)."""
         x = augmented(images, index, draws, self.constants, torch)
-        return exit_losses(self._logits(x), labels[index]).mean(dim=1)
+        logits = self._logits(x, self.balance.fork if self.coupling.equilibrium else None)
+        losses = exit_losses(logits, labels[index]).mean(dim=1)
+        if not self.coupling.guidance:
+            return losses, None
+        strength, temperature = self.coupling.guidance, self.coupling.temperature
+        return losses, self.balance.guidance(logits, strength, temperature)
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _logits(self, x: Tensor, fork: Fork | None = None) -> Tensor:
         """(num_exits, B, num_classes) of standardised images (B, H, W, C)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            return torch.stack(self.net(x.permute(0, 3, 1, 2))).float()
+            return torch.stack(self.net(x.permute(0, 3, 1, 2), fork)).float()
 
     @torch.no_grad()
     def evaluate(
