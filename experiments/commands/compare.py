@@ -23,7 +23,7 @@ console = Console()
 def compare(
     options: Options,
     network: opts.Network = "resann-3-8",
-    schemes: opts.Schemes = "const,linear,adaloss,opt",
+    schemes: opts.Schemes = "const,linear,adaloss,guided,opt",
     jobs: opts.Jobs = None,
     out: Annotated[
         Path, typer.Option(help="Folder for runs and report.", rich_help_panel=opts.OUTPUT)
