@@ -128,6 +128,21 @@ def check_equilibrium(equilibrium: Any, call: Any = None) -> None:
         )
 
 
+def check_observed(scheme: Scheme, norms: Any, *, equilibrium: bool) -> None:
+    """ValueError unless there are norms of gradients exactly where the scheme follows those."""
+    wanted = scheme.observes == "gradients"
+    name = type(scheme).__name__
+    if wanted and not equilibrium:
+        raise ValueError(f"{name} needs a balancer in equilibrium, for its forks see the gradients")
+    if wanted and norms is None:
+        raise ValueError(
+            f"{name} needs norms=, the gradient of the probe that the forks of the last step were "
+            "given (zeros in the first), got none"
+        )
+    if not wanted and norms is not None:
+        raise ValueError(f"norms are for schemes that follow gradients, {name} follows losses")
+
+
 def exit_index(
     index: Any, names: Sequence[str] | None, num_losses: int, *, equilibrium: bool = True
 ) -> int:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from loss_balance.backends.interface import (
+    check_equilibrium,
     check_names,
+    check_observed,
     check_priorities,
     check_scalars,
     check_vector,
@@ -45,6 +47,8 @@ class Balancer(StatefulBalancer):
         accumulate: how many calls make one update, on the mean of their losses, as many
             micro-batches make one step of the optimiser.
         dtype: of the state, whatever the losses' dtype.
+        equilibrium: the weights act on the trunk's gradient, by `loss_balance.equilibrium.shares`
+            of `weights`, in place of the total, which is the plain sum of the losses.
 
     Attributes:
         state: the scheme's `State` of arrays.
@@ -59,6 +63,7 @@ class Balancer(StatefulBalancer):
         priorities: Sequence[float] | None = None,
         accumulate: int = 1,
         dtype: DTypeLike = np.float64,
+        equilibrium: bool = False,
     ) -> None:
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
@@ -67,6 +72,7 @@ class Balancer(StatefulBalancer):
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"the state's dtype must be float32 or float64, got {self.dtype}")
         self.training = True
+        self.equilibrium = bool(equilibrium)
         self.begin_clock(accumulate)
         self.state: AnyState = self.scheme.init(np, self.dtype)
 
@@ -78,6 +84,7 @@ class Balancer(StatefulBalancer):
         priorities: ArrayLike | None = None,
         update: bool | None = None,
         training: bool | None = None,
+        norms: ArrayLike | None = None,
     ) -> Any:
         """The weighted sum, a scalar in the losses' dtype; 0 if all losses are absent.
 
@@ -89,19 +96,31 @@ class Balancer(StatefulBalancer):
             update: False only notes the losses, for the mean that the next update takes; the
                 weights stand still. Default: True at every `accumulate`-th call.
             training: whether to look at the losses at all; default: the attribute.
+            norms: shape (num_losses,), for `GradientNorm` and its like: the norms of the losses'
+                gradients where their exits branch off.
 
         Raises:
             ValueError: wrong count, shape or names; in the first call a negative loss, if the
                 scheme takes none, or a state that cannot be.
         """
         vector, present = self._gather(losses, mask)
+        check_equilibrium(self.equilibrium, priorities)
         factors = self._factors(priorities)
+        training = self.training if training is None else training
+        if training or norms is not None:
+            check_observed(self.scheme, norms, equilibrium=self.equilibrium)
+        seen, there = vector, present
+        if norms is not None:
+            seen, there = np.asarray(norms), np.ones_like(present)
+            check_vector("norms", seen.shape, self.scheme.num_losses)
         if not self._checked:
-            self._check_first(np.where(present, vector, 0))
-        if self.training if training is None else training:
-            self._observe(vector.astype(self.dtype), present, update)
+            self._check_first(np.where(there, seen, 0))
+        if training:
+            self._observe(seen.astype(self.dtype), there, update)
         wide = np.result_type(vector, self.state.weights)
         counted = np.where(present, vector, 0).astype(wide)
+        if self.equilibrium:
+            return counted.sum().astype(vector.dtype)
         with np.errstate(invalid="ignore"):  # infinite losses of both signs: the total is NaN
             return ((self.state.weights * factors).astype(wide) @ counted).astype(vector.dtype)
 

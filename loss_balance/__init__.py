@@ -3,6 +3,7 @@
 from loss_balance.schemes import AdaLoss, LinearSchedule, Scheme, State
 from loss_balance.schemes.adaptive import (
     DynamicWeightAverage,
+    GradientNorm,
     LogLoss,
     SoftmaxInverse,
     UncertaintyWeighting,
@@ -13,6 +14,7 @@ __all__ = [
     "AdaLoss",
     "Constant",
     "DynamicWeightAverage",
+    "GradientNorm",
     "HalfEnd",
     "Linear",
     "LinearSchedule",
@@ -25,10 +27,12 @@ __all__ = [
     "UncertaintyWeighting",
 ]
 
+PARTS = ("anytime", "eann", "equilibrium")  # imported when asked for
+
 
 def __getattr__(name: str) -> object:
-    """`anytime` and `eann`, which need NumPy, and `__version__`, looked up when asked for."""
-    if name in ("anytime", "eann"):
+    """The parts of the package and `__version__`, looked up when asked for."""
+    if name in PARTS:
         from importlib import import_module
 
         return import_module(f"{__name__}.{name}")
@@ -43,4 +47,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "anytime", "eann", "__version__"})
+    return sorted({*globals(), *PARTS, "__version__"})

@@ -25,6 +25,7 @@ def fork(
     *,
     names: Sequence[str] | None = None,
     priorities: Any = None,
+    probe: Array | None = None,
 ) -> tuple[Any, Any]:
     """(what exit `index` reads, what goes on to deeper ones); both are `features`.
 
@@ -45,6 +46,8 @@ def fork(
         scheme: as in `balance`.
         names: as in `balance`.
         priorities: as in `balance`, which does not take them in equilibrium.
+        probe: shape (num_losses,), zeros to differentiate by: their gradient becomes the norms of
+            the exits' gradients, for `norms` of the next `balance` (`GradientNorm`).
 
     Raises:
         ValueError: there is no such exit, or the state is of another scheme.
@@ -57,35 +60,52 @@ def fork(
         check_vector("priorities", priorities.shape, scheme.num_losses)
         weights = weights * lax.stop_gradient(priorities)
     own, deeper = shares(weights, jnp)
-    return mixed(features, own[place], deeper[place])
+    return mixed(features, own[place], deeper[place], None if probe is None else probe[place])
 
 
-def mixed(features: Any, own: Array, deeper: Array) -> tuple[Any, Any]:
-    """(what the exit reads, what goes on), of any pytree; `own` and `deeper` have shape ()."""
+def mixed(features: Any, own: Array, deeper: Array, probe: Array | None = None) -> tuple[Any, Any]:
+    """(what the exit reads, what goes on), of any pytree; the others have shape ()."""
     leaves, structure = jax.tree.flatten(features)
-    pairs = [
-        _mixed(x, own, deeper) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else (x, x)
-        for x in leaves
-    ]
-    branch, onward = ([pair[side] for pair in pairs] for side in (0, 1))
-    return structure.unflatten(branch), structure.unflatten(onward)
+    floats = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in leaves]
+    branch, onward = _mixed(
+        [x for x, is_float in zip(leaves, floats, strict=True) if is_float], own, deeper, probe
+    )
+    sides = []
+    for side in (iter(branch), iter(onward)):
+        both = zip(leaves, floats, strict=True)
+        sides.append(structure.unflatten(next(side) if is_float else x for x, is_float in both))
+    return sides[0], sides[1]
 
 
 @jax.custom_vjp
-def _mixed(x: Array, own: Array, deeper: Array) -> tuple[Array, Array]:
-    del own, deeper
-    return x, x
+def _mixed(
+    maps: list[Array], own: Array, deeper: Array, probe: Array | None
+) -> tuple[list[Array], list[Array]]:
+    del own, deeper, probe
+    return maps, maps
 
 
-def _forward(x: Array, own: Array, deeper: Array) -> tuple[tuple[Array, Array], Any]:
-    return (x, x), (own, deeper)
+def _forward(
+    maps: list[Array], own: Array, deeper: Array, probe: Array | None
+) -> tuple[tuple[list[Array], list[Array]], Any]:
+    return (maps, maps), (own, deeper, probe)
 
 
-def _backward(kept: tuple[Array, Array], gradients: tuple[Array, Array]) -> tuple[Any, ...]:
-    (own, deeper), (branch, onward) = kept, gradients
-    wide = jnp.promote_types(branch.dtype, own.dtype)
-    mean = own.astype(wide) * branch.astype(wide) + deeper.astype(wide) * onward.astype(wide)
-    return mean.astype(branch.dtype), jnp.zeros_like(own), jnp.zeros_like(deeper)
+def _backward(kept: Any, gradients: tuple[list[Array], list[Array]]) -> tuple[Any, ...]:
+    own, deeper, probe = kept
+
+    def mean(branch: Array, onward: Array) -> Array:
+        wide = jnp.promote_types(branch.dtype, own.dtype)
+        found = own.astype(wide) * branch.astype(wide) + deeper.astype(wide) * onward.astype(wide)
+        return found.astype(branch.dtype)
+
+    branch, onward = gradients
+    means = [mean(*pair) for pair in zip(branch, onward, strict=True)]
+    norm = None
+    if probe is not None:
+        squares = [jnp.sum(jnp.square(jnp.abs(g).astype(probe.dtype))) for g in branch]
+        norm = jnp.sqrt(sum(squares, jnp.zeros_like(probe)))
+    return means, jnp.zeros_like(own), jnp.zeros_like(deeper), norm
 
 
 _mixed.defvjp(_forward, _backward)

@@ -20,6 +20,7 @@ from loss_balance.backends.identity import adopted, exported, fixed_weights, imp
 from loss_balance.backends.interface import (
     check_equilibrium,
     check_names,
+    check_observed,
     check_scalars,
     check_vector,
     in_order,
@@ -60,6 +61,7 @@ def balance(
     update: Any = True,
     training: Any = True,
     equilibrium: bool = False,
+    norms: Any = None,
 ) -> tuple[Array, AnyState]:
     """The weighted sum, a scalar in the losses' dtype, and the next state.
 
@@ -98,6 +100,8 @@ def balance(
             evaluates a loss again. Static under `jit`.
         equilibrium: the weights act on the trunk's gradient, in `fork`, in place of the total,
             which is the plain sum of the losses.
+        norms: shape (num_losses,), for `GradientNorm` and its like: the gradient of the probe that
+            the forks of the last step were given, zeros where there is none.
 
     Raises:
         ValueError: wrong count, shape or names; a state of another scheme; if eager, a state that
@@ -113,11 +117,15 @@ def balance(
     if priorities is not None:
         priorities = jnp.asarray(priorities, state.weights.dtype)
         check_vector("priorities", priorities.shape, count)
-    observed, state = lax.stop_gradient((vector, state))
+    if training or norms is not None:
+        check_observed(scheme, norms, equilibrium=equilibrium)
+    observed, state = lax.stop_gradient((vector if norms is None else jnp.asarray(norms), state))
+    check_vector("norms", observed.shape, count)
     _look(observed, state, scheme)
     if training:
         observed = observed.astype(state.average.dtype)
         with jax.numpy_dtype_promotion("standard"):  # the core adds bools, in strict programs too
+            present = present if norms is None else None
             state = _observed(observed, present, state, scheme, axis_name, update)
     if equilibrium:
         return jnp.sum(vector), state

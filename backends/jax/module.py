@@ -93,6 +93,7 @@ class Balancer(StatefulBalancer, nnx.Module):
         priorities: Any = None,
         update: Any = True,
         training: bool | None = None,
+        norms: Any = None,
     ) -> Array:
         """The weighted sum; updates the state in training mode.
 
@@ -118,15 +119,18 @@ class Balancer(StatefulBalancer, nnx.Module):
             update=update,
             training=training,
             equilibrium=self.equilibrium,
+            norms=norms,
         )
         if training:
             self._keep(state)
         return total
 
-    def fork(self, features: Any, index: int | str) -> tuple[Any, Any]:
+    def fork(self, features: Any, index: int | str, probe: Array | None = None) -> tuple[Any, Any]:
         """The function `fork`, by the state that the module has when this is called."""
         place = exit_index(index, self.names, self.scheme.num_losses, equilibrium=self.equilibrium)
-        return forks.fork(features, place, self.state, self.scheme, priorities=self.priorities)
+        return forks.fork(
+            features, place, self.state, self.scheme, priorities=self.priorities, probe=probe
+        )
 
     def guidance(
         self,

@@ -30,7 +30,7 @@ class BranchingLayer(StateLayer):
     equilibrium: bool
     priorities: tuple[float, ...] | None
 
-    def fork(self, features: Any, index: int | str) -> tuple[Any, Any]:
+    def fork(self, features: Any, index: int | str, probe: Any = None) -> tuple[Any, Any]:
         """(what exit `index` reads, what goes on to deeper ones); both are `features`.
 
             branch, x = balance.fork(x, i)
@@ -45,6 +45,8 @@ class BranchingLayer(StateLayer):
         Args:
             features: any structure of tensors, such as a list of maps.
             index: of the exit's loss, from 0, or its name.
+            probe: shape (num_losses,), zeros to differentiate by: their gradient becomes the norms
+                of the exits' gradients, for `norms` of the next call (`GradientNorm`).
 
         Raises:
             ValueError: there is no such exit, or the balancer does not work in equilibrium.
@@ -58,7 +60,7 @@ class BranchingLayer(StateLayer):
         if self.priorities is not None:
             weights = weights * ops.convert_to_tensor(self.priorities, weights.dtype)
         own, deeper = shares(ops.stop_gradient(weights), XP)
-        return _mixed(features, own[place], deeper[place])
+        return _mixed(features, own[place], deeper[place], None if probe is None else probe[place])
 
     def guidance(
         self,
@@ -143,27 +145,41 @@ def _likewise(features: Any) -> Any:
     return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), features)
 
 
-def _mixed(features: Any, own: Any, deeper: Any) -> tuple[Any, Any]:
+def _mixed(features: Any, own: Any, deeper: Any, probe: Any) -> tuple[Any, Any]:
     """(what the exit reads, what goes on); each backend has a backward pass of its own."""
     backend = keras.backend.backend()
     if backend == "torch":
         from loss_balance.backends.torch.forks import mixed
 
-        return mixed(features, own, deeper)
+        return mixed(features, own, deeper, probe)
     if backend == "jax":
         from loss_balance.backends.jax.forks import mixed
 
-        return mixed(features, own, deeper)
+        return mixed(features, own, deeper, probe)
+    return _mixed_in_tensorflow(features, own, deeper, probe)
+
+
+def _mixed_in_tensorflow(features: Any, own: Any, deeper: Any, probe: Any) -> tuple[Any, Any]:
     import tensorflow as tf
 
     @tf.custom_gradient  # type: ignore[misc]
-    def identity(x: Any) -> Any:
-        def mean(branch: Any, onward: Any) -> Any:
-            return tf.cast(own, x.dtype) * branch + tf.cast(deeper, x.dtype) * onward
+    def twice(probe: Any, *maps: Any) -> Any:
+        def backward(*gradients: Any) -> list[Any]:
+            branch, onward = gradients[: len(maps)], gradients[len(maps) :]
+            norm = tf.linalg.global_norm([tf.cast(g, probe.dtype) for g in branch])
+            pairs = zip(branch, onward, strict=True)
+            return [
+                norm,
+                *(tf.cast(own, b.dtype) * b + tf.cast(deeper, o.dtype) * o for b, o in pairs),
+            ]
 
-        return (tf.identity(x), tf.identity(x)), mean
+        return [tf.identity(x) for x in (*maps, *maps)], backward
 
-    pairs = [identity(x) if x.dtype.is_floating else (x, x) for x in keras.tree.flatten(features)]
-    branch, onward = ([pair[side] for pair in pairs] for side in (0, 1))
+    leaves = keras.tree.flatten(features)
+    places = [i for i, x in enumerate(leaves) if x.dtype.is_floating]
+    found = twice(tf.zeros_like(own) if probe is None else probe, *(leaves[i] for i in places))
+    branch, onward = list(leaves), list(leaves)
+    for i, place in enumerate(places):
+        branch[place], onward[place] = found[i], found[i + len(places)]
     like = keras.tree.pack_sequence_as
     return like(features, branch), like(features, onward)

@@ -12,6 +12,7 @@ from keras import ops
 from loss_balance.backends.interface import (
     check_equilibrium,
     check_names,
+    check_observed,
     check_priorities,
     check_vector,
     in_order,
@@ -117,7 +118,9 @@ class Balancer(BranchingLayer):
                 `update`, a bool, traced or not: False only notes the losses, for the mean that the
                 next update takes; default: True at every `accumulate`-th call. `training`, default:
                 that of the call this one is part of, else True; False looks at nothing, say where a
-                step is recomputed.
+                step is recomputed. `norms`, shape (num_losses,), for `GradientNorm` and its like:
+                the gradient of the probe that the forks of the last step were given, zeros where
+                there is none.
 
         Raises:
             ValueError: wrong count, shape or names; in the first eager call a negative loss, if the
@@ -128,8 +131,9 @@ class Balancer(BranchingLayer):
         check_equilibrium(self.equilibrium, options.get("priorities"))
         if "priorities" in options:
             options["priorities"] = self._factors(options["priorities"])
+        seen = options.get("norms", vector)
         if replicas() == 1:
-            self._check_first(vector, training=bool(options.get("training", True)))
+            self._check_first(seen, training=bool(options.get("training", True)))
         return super().__call__(vector, mask=present, **options)
 
     def call(
@@ -139,13 +143,18 @@ class Balancer(BranchingLayer):
         priorities: Any = None,
         update: Any = None,
         training: bool | None = None,
+        norms: Any = None,
     ) -> Any:
         """The total, as of a call; `stateless_call` comes here directly."""
         check_equilibrium(self.equilibrium, priorities)
         vector, present = self._gather(losses, mask)
         training = implied_training(self) if training is None else training
-        if training and self.trainable:
-            weights = self._observe(ops.stop_gradient(vector), present, update)
+        moves = training and self.trainable
+        if moves or norms is not None:
+            check_observed(self.scheme, norms, equilibrium=self.equilibrium)
+        if moves:
+            seen, there = (vector, present) if norms is None else (self._norms(norms), None)
+            weights = self._observe(ops.stop_gradient(seen), there, update)
         else:
             weights = self.loss_weights
         if self.equilibrium:
@@ -180,6 +189,11 @@ class Balancer(BranchingLayer):
             ordered = ops.where(mask, ordered, ops.zeros_like(ordered))
             present = mask if present is None else ops.logical_and(present, mask)
         return ordered, present
+
+    def _norms(self, norms: Any) -> Any:
+        norms = ops.convert_to_tensor(norms)
+        check_vector("norms", norms.shape, self.scheme.num_losses)
+        return norms
 
     def _factors(self, priorities: Any) -> Any:
         if priorities is None:

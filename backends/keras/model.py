@@ -15,6 +15,7 @@ from loss_balance.backends.keras.layer import Balancer
 from loss_balance.backends.keras.losses import Found, Losses, output_labels
 from loss_balance.backends.keras.metrics import WeightMetric
 from loss_balance.backends.keras.ops import mean_over_replicas, on_any_replica, replicas
+from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import Scheme
 
 # What `BalancedModel` does Keras' way; a model's own would never run.
@@ -243,6 +244,11 @@ def _without_taps(config: Any) -> Any:
 
 def _balancer_for(model: keras.Model, scheme: Scheme | int, **options: Any) -> Balancer:
     """That of the model's forks, or a new one; ValueError where they do not fit."""
+    if as_scheme(scheme).observes == "gradients":
+        raise ValueError(
+            f"a scheme of losses is needed, for `fit` keeps the gradients to itself, got {scheme}: "
+            "in a loop of your own the layer takes their norms"
+        )
     found = forked(model)
     if found is None:
         made = Balancer(scheme, **options)

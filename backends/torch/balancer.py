@@ -12,6 +12,7 @@ from torch.distributed.algorithms.join import Joinable, JoinHook
 from loss_balance.backends.interface import (
     check_equilibrium,
     check_names,
+    check_observed,
     check_priorities,
     check_vector,
     in_order,
@@ -110,6 +111,7 @@ class Balancer(Branching, Joinable):
         priorities: Any = None,
         update: bool | None = None,
         training: bool | None = None,
+        norms: Tensor | None = None,
     ) -> Tensor:
         """The weighted sum, a scalar in the losses' dtype; updates the state in training mode.
 
@@ -127,6 +129,8 @@ class Balancer(Branching, Joinable):
                 weights stand still. Default: True at every `accumulate`-th call.
             training: whether to look at the losses at all, say False where a closure is called
                 again or a step recomputed; default: the module's mode.
+            norms: shape (num_losses,), for `GradientNorm` and its like: the gradient of the probe
+                that the forks of the last step were given, zeros where there is none.
 
         Raises:
             ValueError: wrong count, shape or names; in the first eager call a negative loss, if the
@@ -136,12 +140,13 @@ class Balancer(Branching, Joinable):
         check_equilibrium(self.equilibrium, priorities)
         factors = self._factors_of(priorities)
         training = self.training if training is None else training
+        seen, present = self._observed(vector, present, norms, training=training)
         if not torch.compiler.is_compiling() and not self._checked:
-            self.look(vector.detach(), training=training)
+            self.look(seen, training=training)
         if training:
             if self._join_config.enable and not self._join_config.is_first_joinable:
                 raise ValueError("in Join the balancer must come first: Join([balance, ddp])")
-            weights = self.observe(vector.detach(), present, update)
+            weights = self.observe(seen, present, update)
         else:
             weights = self.weights.clone()  # backward must not see what a later step writes
         self._traced = None  # the forks of the next step begin anew
@@ -180,6 +185,17 @@ class Balancer(Branching, Joinable):
             vector = torch.where(mask, vector, 0.0)
             present = mask if present is None else present & mask
         return vector, present
+
+    def _observed(
+        self, vector: Tensor, present: Tensor | None, norms: Tensor | None, *, training: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the state follows, detached, and what of it is present: losses or their norms."""
+        if training or norms is not None:
+            check_observed(self.scheme, norms, equilibrium=self.equilibrium)
+        if norms is None:
+            return vector.detach(), present
+        check_vector("norms", norms.shape, self.scheme.num_losses)
+        return norms.detach().to(vector.device), None
 
     def _factors_of(self, priorities: Any) -> Tensor | None:
         """The priorities of this call, or else of the balancer; None where all are 1."""

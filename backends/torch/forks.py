@@ -52,7 +52,7 @@ class Branching(Clock):
         self.equilibrium = equilibrium
         self._seen = self._traced = self._left = None
 
-    def fork(self, features: Any, index: int | str) -> tuple[Any, Any]:
+    def fork(self, features: Any, index: int | str, probe: Tensor | None = None) -> tuple[Any, Any]:
         """(what exit `index` reads, what goes on to deeper ones); both are `features`.
 
             branch, x = balance.fork(x, i)
@@ -67,20 +67,23 @@ class Branching(Clock):
         Args:
             features: any pytree of tensors, such as a list of maps.
             index: of the exit's loss, from 0, or its name.
+            probe: shape (num_losses,), zeros with a gradient: that becomes the norms of the exits'
+                gradients, for `norms` of the next call (`GradientNorm`).
 
         Raises:
             ValueError: there is no such exit, or the balancer does not work in equilibrium.
         """
         count = self.scheme.num_losses
         place = exit_index(index, self.names, count, equilibrium=self.equilibrium)
+        probe = None if probe is None else probe[place]
         if torch.compiler.is_compiling():
             with torch.no_grad():
                 own, deeper = shares(_pulls(self._weights_traced(), self._factors_now()), torch)
-            return mixed(features, own[place], deeper[place])
+            return mixed(features, own[place], deeper[place], probe)
         seen = self._seen_now()
         if not torch.is_grad_enabled():
             return features, features
-        return mixed(features, seen.own[place], seen.deeper[place])
+        return mixed(features, seen.own[place], seen.deeper[place], probe)
 
     def guidance(
         self,
@@ -156,43 +159,64 @@ def _(weights: Tensor) -> Tensor:
 
 
 class _Fork(torch.autograd.Function):
-    """x to (x, x); the gradients that come back are mixed."""
+    """Maps twice; the gradients that come back are mixed, and the norm of the first is noted."""
 
     @staticmethod
-    def forward(x: Tensor, own: Tensor, deeper: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        del own, deeper
-        return x.view_as(x), x.view_as(x)
+    def forward(  # type: ignore[override]
+        probe: Tensor | None, own: Tensor, deeper: Tensor, *maps: Tensor
+    ) -> tuple[Tensor, ...]:
+        del probe, own, deeper
+        return (*(x.view_as(x) for x in maps), *(x.view_as(x) for x in maps))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         del output
-        # Not saved as a tensor for backward: recomputed, the fork would find the weights that the
+        # Not saved as tensors for backward: recomputed, the fork would find the weights that the
         # step has moved meanwhile.
-        _, ctx.own, ctx.deeper = inputs
+        probe, ctx.own, ctx.deeper, *maps = inputs
+        ctx.noted, ctx.count = probe is not None, len(maps)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        branch, onward = gradients
-        if branch is None or onward is None:
-            only, share = (onward, ctx.deeper) if branch is None else (branch, ctx.own)
-            return (None if only is None else only * share.to(only.dtype)), None, None
-        # own + deeper is 1, so this is own * branch + deeper * onward, in one kernel
-        return torch.lerp(branch, onward, ctx.deeper.to(branch.dtype)), None, None
+        branch, onward = gradients[: ctx.count], gradients[ctx.count :]
+        mean = [_mean(*pair, ctx.own, ctx.deeper) for pair in zip(branch, onward, strict=True)]
+        return (_norm(branch, ctx.own) if ctx.noted else None, None, None, *mean)
 
 
-def mixed(features: Any, own: Tensor, deeper: Tensor) -> tuple[Any, Any]:
+def _mean(
+    branch: Tensor | None, onward: Tensor | None, own: Tensor, deeper: Tensor
+) -> Tensor | None:
+    if branch is None or onward is None:
+        only, share = (onward, deeper) if branch is None else (branch, own)
+        return None if only is None else only * share.to(only.dtype)
+    # own + deeper is 1, so this is own * branch + deeper * onward, in one kernel
+    return torch.lerp(branch, onward, deeper.to(branch.dtype))
+
+
+def _norm(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """Of all gradients together, in the dtype of `like`; 0 where there is none."""
+    there = [torch.linalg.vector_norm(g, dtype=like.dtype) for g in gradients if g is not None]
+    return torch.linalg.vector_norm(torch.stack(there)) if there else torch.zeros_like(like)
+
+
+def mixed(
+    features: Any, own: Tensor, deeper: Tensor, probe: Tensor | None = None
+) -> tuple[Any, Any]:
     """(what the exit reads, what goes on), both `features`, of any pytree of tensors.
 
     Args:
         features: maps; what has no gradient goes through.
         own: shape (), the share of the exit's gradient in the trunk's.
         deeper: shape (), that of the gradient from deeper down; both sum to 1.
+        probe: shape (); its gradient becomes the norm of the exit's.
     """
     leaves, structure = pytree.tree_flatten(features)
-    pairs = [
-        _Fork.apply(x, own, deeper) if isinstance(x, Tensor) and x.requires_grad else (x, x)
-        for x in leaves
-    ]
-    branch, onward = ([pair[side] for pair in pairs] for side in (0, 1))
+    places = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.requires_grad]
+    if not places:
+        return features, features
+    found = _Fork.apply(probe, own, deeper, *(leaves[i] for i in places))
+    branch, onward = list(leaves), list(leaves)
+    for i, place in enumerate(places):
+        branch[place], onward[place] = found[i], found[i + len(places)]
     return pytree.tree_unflatten(branch, structure), pytree.tree_unflatten(onward, structure)

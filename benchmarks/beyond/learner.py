@@ -71,7 +71,9 @@ class StudyLearner(TorchLearner):
             self.norms = torch.full_like(weights, torch.nan)
         elif self.variant.trunk == "sum":
             return None
-        own, deeper = shares(weights, torch)
+        even, guided = torch.ones_like(weights), weights + self._strength() * (1.0 - weights)
+        pulls = {"weights": weights, "even": even, "guided": guided}[self.variant.pull]
+        own, deeper = shares(pulls, torch)
 
         def at(features: Any, i: int) -> tuple[Any, Any]:
             if self.variant.trunk == "sum":
@@ -106,17 +108,21 @@ class StudyLearner(TorchLearner):
         if self.variant.mean:
             return weighted / self.balance.weights.sum()
         if self.variant.mixed:
-            share = self.variant.strength * (1.0 - before)
+            share = self._strength() * (1.0 - before)
             share[-1] = 0.0
             return ((1.0 - share) * losses).sum()
         return weighted if self.variant.trunk == "sum" else losses.sum()
+
+    def _strength(self) -> float:
+        """Of the guidance, now."""
+        done = self.step / self.steps
+        ramp = {"none": 1.0, "up": done, "down": 1.0 - done}[self.variant.ramp]
+        return self.variant.strength * ramp
 
     def _guidance(self, logits: Tensor, weights: Tensor) -> Tensor | float:
         variant = self.variant
         if not variant.strength:
             return 0.0
-        done = self.step / self.steps
-        strength = variant.strength * {"none": 1.0, "up": done, "down": 1.0 - done}[variant.ramp]
         pupils = logits[:-1] / TEMPERATURE
         taught = logits[1:] if variant.teacher == "next" else logits[-1:].expand_as(pupils)
         apart = F.kl_div(
@@ -126,7 +132,7 @@ class StudyLearner(TorchLearner):
             log_target=True,
         )
         share = 1.0 - weights[:-1] if variant.share else torch.ones_like(weights[:-1])
-        return strength * TEMPERATURE**2 * (share * apart.sum(2).mean(1)).sum()
+        return self._strength() * TEMPERATURE**2 * (share * apart.sum(2).mean(1)).sum()
 
 
 def _same(features: Any) -> Any:

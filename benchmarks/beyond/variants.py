@@ -23,6 +23,8 @@ class Variant:
         share: whether an exit is guided by 1 - w_i; else all but the last are, evenly.
         teacher: "last" exit or the "next" one.
         ramp: strength times 1 ("none"), the share of training done ("up") or to do ("down").
+        pull: what the trunk's shares follow: the "weights", "even" ones, or the "guided" weights
+            w_i + strength (1 - w_i), what each exit learns in all.
         mixed: an exit's own loss counts with 1 less the share of its guidance.
         mean: the total is divided by the sum of the weights.
         observes: what the weights follow, the "losses" or the "norms" of their gradients where the
@@ -36,6 +38,7 @@ class Variant:
     share: bool = True
     teacher: str = "last"
     ramp: str = "none"
+    pull: str = "weights"
     mixed: bool = False
     mean: bool = False
     observes: str = "losses"
@@ -98,6 +101,11 @@ VARIANTS: dict[str, Variant] = {
     "guided, gradient norms": replace(GUIDED, observes="norms"),
     "backbone first": Variant(backbone=0.5),
     "equilibrium, backbone first": replace(EQUILIBRIUM, backbone=0.5),
+    "guided, even pull": replace(GUIDED, pull="even"),
+    "guided, rising, guided pull": replace(GUIDED, pull="guided", ramp="up"),
+    "guided, mixed, even pull": replace(GUIDED, mixed=True, pull="even"),
+    "guided, mixed, rising": replace(GUIDED, mixed=True, ramp="up"),
+    "guided, mixed, rising, guided pull": replace(GUIDED, mixed=True, ramp="up", pull="guided"),
     "guided, mixed": replace(GUIDED, mixed=True),
     "guided, mixed, g 0.5": replace(GUIDED, mixed=True, strength=0.5),
     "guided, g 0.5, falling": replace(GUIDED, strength=0.5, ramp="down"),

@@ -54,6 +54,7 @@ class JaxLearner:
                     statistics,
                     sgd(recipe.momentum, recipe.weight_decay).init(parameters),
                     init(run.scheme),
+                    jnp.zeros(len(run.spec.exits)) if run.scheme.observes == "gradients" else None,
                 )
             )
         self._step, self._evaluate = compiled(
@@ -116,6 +117,7 @@ class JaxLearner:
             **prefixed("net", self.weights()),
             **prefixed("momentum", {name: momentum[name] for name in self.spec.parameters()}),
             **prefixed("balance", export_state(self.carried.balance)),
+            **({} if self.carried.norms is None else {"norms": np.asarray(self.carried.norms)}),
         }
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -127,7 +129,8 @@ class JaxLearner:
         _, momenta, _ = taken_apart(other)
         optimizer = optax.tree_utils.tree_set(self.carried.optimizer, trace=momenta)
         balanced = import_state(under("balance", state), self.scheme)
-        self.carried = self._on_device(Carried(parameters, statistics, optimizer, balanced))
+        norms = None if self.carried.norms is None else state["norms"]
+        self.carried = self._on_device(Carried(parameters, statistics, optimizer, balanced, norms))
 
     def _net(self) -> AnytimeNet:
         return self.structure.net(self.carried.parameters, self.carried.statistics)

@@ -31,6 +31,7 @@ class Carried(NamedTuple):
     statistics: list[Array]
     optimizer: Any
     balance: AnyState
+    norms: Array | None = None  # of the exits' gradients in the last step, where they are followed
 
 
 @dataclass(frozen=True)
@@ -78,23 +79,26 @@ def compiled(
     ) -> tuple[Carried, Array]:
         x = augmented(images, index, draws, constants, jnp)
 
-        def weighted(parameters: list[Array]) -> Any:
+        def weighted(parameters: list[Array], probe: Array | None) -> Any:
             net = structure.net(parameters, carried.statistics)
             state, equilibrium = carried.balance, coupling.equilibrium
-            at = partial(fork, state=state, scheme=scheme) if equilibrium else None
+            at = partial(fork, state=state, scheme=scheme, probe=probe) if equilibrium else None
             logits = _logits(net, x, at)
             losses = exit_losses(logits, labels[index]).mean(axis=1)
-            total, balanced = balance(losses, state, scheme, equilibrium=equilibrium)
+            total, balanced = balance(
+                losses, state, scheme, equilibrium=equilibrium, norms=carried.norms
+            )
             if coupling.guidance:
                 total += guidance(logits, state, scheme, coupling.guidance, coupling.temperature)
             return total, (losses, jax.tree.leaves(nnx.state(net, nnx.BatchStat)), balanced)
 
-        gradients, (losses, statistics, balanced) = jax.grad(weighted, has_aux=True)(
-            carried.parameters
-        )
+        probe = None if carried.norms is None else jnp.zeros_like(carried.norms)
+        (gradients, norms), (losses, statistics, balanced) = jax.grad(
+            weighted, argnums=(0, 1), has_aux=True
+        )(carried.parameters, probe)
         updates, state = optimizer.update(gradients, carried.optimizer, carried.parameters)
         parameters = jax.tree.map(lambda p, u: p - rate * u, carried.parameters, updates)
-        return Carried(parameters, statistics, state, balanced), losses
+        return Carried(parameters, statistics, state, balanced, norms), losses
 
     @jax.jit
     def evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -49,6 +50,9 @@ class TensorFlowLearner:
             self.net = AnytimeNet(run.spec, run.seed, dtype=POLICIES[run.engine.precision])
             self.coupling = run.coupling
             self.balance = Balancer(run.scheme, equilibrium=run.coupling.equilibrium)
+            follows = run.scheme.observes == "gradients"
+            # The norms of the exits' gradients in the last step, where the scheme follows them.
+            self.norms = tf.Variable(tf.zeros(len(run.spec.exits))) if follows else None
             self.parameters = {
                 name: variable.value
                 for name, variable in self.net.named_variables()
@@ -99,13 +103,21 @@ class TensorFlowLearner:
     def _step_losses(self, images: Any, labels: Any, index: Any, draws: Draws, rate: Any) -> Any:
         """One step of SGD; the mean cross-entropy of each exit over the batch, (num_exits,)."""
         x = augmented(images, index, draws, self.constants, tf)
+        probe = None if self.norms is None else tf.zeros_like(self.norms)
+        norms = None if self.norms is None else tf.identity(self.norms)
         with tf.GradientTape() as tape:
-            fork = self.balance.fork if self.coupling.equilibrium else None
+            if probe is not None:
+                tape.watch(probe)
+            fork = partial(self.balance.fork, probe=probe) if self.coupling.equilibrium else None
             logits = tf.stack(self.net(x, training=True, fork=fork))
             losses = tf.reduce_mean(exit_losses(logits, tf.gather(labels, index)), axis=1)
             taught = self._guidance(logits)  # by the weights that the forks had
-            total = self.balance(losses) + taught
-        self._descend(tape.gradient(total, self.parameters), rate)
+            total = self.balance(losses, norms=norms) + taught
+        probes = [] if probe is None else [probe]
+        gradients, found = tape.gradient(total, (self.parameters, probes))
+        if self.norms is not None:
+            self.norms.assign(*found)
+        self._descend(gradients, rate)
         return losses
 
     def _guidance(self, logits: Any) -> Any:
@@ -165,11 +177,14 @@ class TensorFlowLearner:
             **prefixed("net", self.weights()),
             **prefixed("momentum", momenta),
             **prefixed("balance", self.balance.export_state()),
+            **({} if self.norms is None else {"norms": self.norms.numpy()}),
         }
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.net.load_weights(under("net", state))
         self.balance.import_state(under("balance", state))
+        if self.norms is not None:
+            self.norms.assign(state["norms"])
         momenta = under("momentum", state)
         for name, momentum in self.momenta.items():
             momentum.assign(momenta[name])

@@ -17,6 +17,7 @@ from loss_balance.equilibrium import STRENGTH, TEMPERATURE
 from loss_balance.schemes.adaloss import AdaLoss
 from loss_balance.schemes.adaptive import (
     DynamicWeightAverage,
+    GradientNorm,
     LogLoss,
     SoftmaxInverse,
     UncertaintyWeighting,
@@ -79,6 +80,12 @@ SCHEMES = {
         DynamicWeightAverage,
         "C9",
         lambda given, epoch: DynamicWeightAverage(given.num_losses, epoch, scaled=True),
+    ),
+    "gradient-norm": Kind(
+        GradientNorm,
+        "saddlebrown",
+        lambda given, _: GradientNorm(**vars(given)),
+        Coupling(equilibrium=True),
     ),
     OPT: Kind(Single, "black", lambda given, _: Single(given.num_losses)),  # a network per exit
 }

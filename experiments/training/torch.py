@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class TorchLearner:
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.coupling = run.coupling
         self.balance = Balancer(run.scheme, equilibrium=run.coupling.equilibrium).to(self.device)
+        # The norms of the exits' gradients in the last step, and where the next ones go.
+        self.norms = self.probe = None
+        if run.scheme.observes == "gradients":
+            self.norms = torch.zeros(len(run.spec.exits), device=self.device)
+            self.probe = torch.zeros_like(self.norms, requires_grad=True)
         self.optimizer = torch.optim.SGD(
             _decay_groups(self.net, run.recipe.weight_decay),
             lr=run.recipe.learning_rate,
@@ -74,9 +80,11 @@ class TorchLearner:
         for step, batch in enumerate(batches):
             losses, taught = self._losses(*self._inputs(batch))
             self.optimizer.zero_grad()
-            total = self.balance(losses)
+            total = self.balance(losses, norms=self.norms)
             (total if taught is None else total + taught).backward()
             self.optimizer.step()
+            if self.probe is not None:
+                self.norms, self.probe.grad = self.probe.grad, None
             sums += losses.detach()
             if step % 10 == 0:  # not every step: reading the loss waits for the device
                 on_step(step, losses[-1].item())
@@ -96,7 +104,8 @@ class TorchLearner:
     ) -> tuple[Tensor, Tensor | None]:
         """(mean cross-entropy of each exit over the batch, (num_exits,); the guidance)."""
         x = augmented(images, index, draws, self.constants, torch)
-        logits = self._logits(x, self.balance.fork if self.coupling.equilibrium else None)
+        fork = partial(self.balance.fork, probe=self.probe) if self.coupling.equilibrium else None
+        logits = self._logits(x, fork)
         losses = exit_losses(logits, labels[index]).mean(dim=1)
         if not self.coupling.guidance:
             return losses, None
@@ -144,11 +153,14 @@ class TorchLearner:
             **prefixed("net", self.weights()),
             **prefixed("momentum", momenta),
             **prefixed("balance", self.balance.export_state()),
+            **({} if self.norms is None else {"norms": self.norms.cpu().numpy().copy()}),
         }
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.net.load_weights(under("net", state))
         self.balance.import_state(under("balance", state))
+        if self.norms is not None:
+            self.norms = self._on_device(state["norms"].copy())
         momenta = under("momentum", state)
         for name, parameter in self._parameters().items():
             if momenta[name].shape != tuple(parameter.shape):

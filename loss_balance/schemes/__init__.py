@@ -3,6 +3,7 @@
 from loss_balance.schemes.adaloss import AdaLoss, LinearSchedule
 from loss_balance.schemes.adaptive import (
     DynamicWeightAverage,
+    GradientNorm,
     LogLoss,
     SoftmaxInverse,
     UncertaintyWeighting,
@@ -14,6 +15,7 @@ __all__ = [
     "AdaLoss",
     "Constant",
     "DynamicWeightAverage",
+    "GradientNorm",
     "HalfEnd",
     "Linear",
     "LinearSchedule",

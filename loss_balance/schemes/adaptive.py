@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from loss_balance.checks import check_count, check_range
-from loss_balance.schemes.adaloss import AveragingScheme
+from loss_balance.schemes.adaloss import AdaLoss, AveragingScheme
 from loss_balance.schemes.base import UNSEEN, AnyState, Array, Namespace, Scheme, counted, screen
 
 
@@ -72,6 +72,19 @@ class SoftmaxInverse(AveragingScheme):
         )  # 0 if not seen yet
         total = xp.sum(power)
         return _published(power / xp.where(total > 0.0, total, 1.0), self.scaled, xp)
+
+
+@dataclass(frozen=True)
+class GradientNorm(AdaLoss):
+    r"""AdaLoss of the losses' gradients: weights by the inverse of their norms' running means.
+
+    The "first-order" variant that Hu et al. leave to future work (Section 6): neither the scale of
+    a loss nor a constant added to it matters. The norm is that of a loss's gradient where its exit
+    branches off the trunk, over the whole batch, so there must be forks (`fork` of the balancers),
+    which see it in the backward pass. Hyperparameters as of AdaLoss, of norms in place of losses.
+    """
+
+    observes = "gradients"
 
 
 class UncertaintyState(NamedTuple):

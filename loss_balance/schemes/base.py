@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import fields
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 Array = Any  # an array of whatever namespace `xp` is
 Namespace = Any  # a module satisfies no Protocol, so this is documented rather than typed
@@ -43,12 +43,15 @@ class Scheme(ABC):
         takes_negative: whether a negative loss is a value like any other. Schemes that divide by
             losses say no: to them it is bad, as NaN is.
         averages: whether `State.average` means anything.
+        observes: what `update` is given as losses: them, or the norms of their gradients where each
+            exit branches off the trunk.
     """
 
     num_losses: int
     floor: float = 0.0
     takes_negative: ClassVar[bool] = False
     averages: ClassVar[bool] = True
+    observes: ClassVar[Literal["losses", "gradients"]] = "losses"
 
     def __post_init__(self) -> None:
         """Turns NumPy's numbers into Python's, so that a scheme prints, hashes and stores as such.
