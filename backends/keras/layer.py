@@ -131,7 +131,9 @@ class Balancer(BranchingLayer):
         check_equilibrium(self.equilibrium, options.get("priorities"))
         if "priorities" in options:
             options["priorities"] = self._factors(options["priorities"])
-        seen = options.get("norms", vector)
+        seen = vector
+        if "norms" in options:
+            seen = options["norms"] = self._norms(options["norms"])
         if replicas() == 1:
             self._check_first(seen, training=bool(options.get("training", True)))
         return super().__call__(vector, mask=present, **options)
@@ -149,11 +151,10 @@ class Balancer(BranchingLayer):
         check_equilibrium(self.equilibrium, priorities)
         vector, present = self._gather(losses, mask)
         training = implied_training(self) if training is None else training
-        moves = training and self.trainable
-        if moves or norms is not None:
-            check_observed(self.scheme, norms, equilibrium=self.equilibrium)
-        if moves:
-            seen, there = (vector, present) if norms is None else (self._norms(norms), None)
+        if norms is not None or (training and self.scheme.observes == "gradients"):
+            norms = self._norms(norms)
+        if training and self.trainable:
+            seen, there = (vector, present) if norms is None else (norms, None)
             weights = self._observe(ops.stop_gradient(seen), there, update)
         else:
             weights = self.loss_weights
@@ -191,7 +192,8 @@ class Balancer(BranchingLayer):
         return ordered, present
 
     def _norms(self, norms: Any) -> Any:
-        norms = ops.convert_to_tensor(norms)
+        check_observed(self.scheme, norms, equilibrium=self.equilibrium)
+        norms = ops.convert_to_tensor(norms, dtype=self.variable_dtype)
         check_vector("norms", norms.shape, self.scheme.num_losses)
         return norms
 

@@ -72,8 +72,9 @@ class StudyLearner(TorchLearner):
         elif self.variant.trunk == "sum":
             return None
         even, guided = torch.ones_like(weights), weights + self._strength() * (1.0 - weights)
-        pulls = {"weights": weights, "even": even, "guided": guided}[self.variant.pull]
-        own, deeper = shares(pulls, torch)
+        root = weights.sqrt()
+        pulls = {"weights": weights, "root": root, "even": even, "guided": guided}
+        own, deeper = shares(pulls[self.variant.pull], torch)
 
         def at(features: Any, i: int) -> tuple[Any, Any]:
             if self.variant.trunk == "sum":

@@ -23,7 +23,7 @@ class Variant:
         share: whether an exit is guided by 1 - w_i; else all but the last are, evenly.
         teacher: "last" exit or the "next" one.
         ramp: strength times 1 ("none"), the share of training done ("up") or to do ("down").
-        pull: what the trunk's shares follow: the "weights", "even" ones, or the "guided" weights
+        pull: what the trunk's shares follow: the "weights", their "root"s, "even" ones, or the "guided" weights
             w_i + strength (1 - w_i), what each exit learns in all.
         mixed: an exit's own loss counts with 1 less the share of its guidance.
         mean: the total is divided by the sum of the weights.
@@ -102,6 +102,9 @@ VARIANTS: dict[str, Variant] = {
     "backbone first": Variant(backbone=0.5),
     "equilibrium, backbone first": replace(EQUILIBRIUM, backbone=0.5),
     "guided, even pull": replace(GUIDED, pull="even"),
+    "guided, g 0.5, even pull": replace(GUIDED, pull="even", strength=0.5),
+    "guided, rising, even pull": replace(GUIDED, pull="even", ramp="up"),
+    "guided, rising, root pull": replace(GUIDED, pull="root", ramp="up"),
     "guided, rising, guided pull": replace(GUIDED, pull="guided", ramp="up"),
     "guided, mixed, even pull": replace(GUIDED, mixed=True, pull="even"),
     "guided, mixed, rising": replace(GUIDED, mixed=True, ramp="up"),

@@ -55,6 +55,7 @@ TOLERANCE = {
     "logits": 1e-4,
     "training loss": 1e-4,
     "gradients": 1e-3,
+    "guided, in equilibrium": 1e-3,
     "batch means": 1e-4,
     "losses in training": 1e-4,
     f"{STEPS} SGD steps": 1e-3,
@@ -137,6 +138,10 @@ def _first_round(framework: str, folder: Path, large: Sequence[str]) -> dict[str
         logits, gradients = probe.gradients(net, *batch)
         found |= _named("training loss", spec, [_loss(logits, batch[1])])
         found |= _named("gradients", spec, gradients)
+        net.load_weights(given)
+        pulls = tuple(np.linspace(0.1, 1.0, len(spec.exits)).tolist())
+        _, mixed = probe.gradients(net, *batch, (pulls, 1.0))
+        found |= _named("guided, in equilibrium", spec, mixed)
         moved = net.dump_weights()
         means = [name for name in spec.statistics() if name.endswith(".mean")]
         found |= _named("batch means", spec, {name: moved[name] - given[name] for name in means})

@@ -17,6 +17,7 @@ from loss_balance.schemes.base import Scheme
 
 PROBES = {"torch": "TorchProbe", "tensorflow": "TensorFlowProbe", "jax": "JaxProbe"}
 InputImages = NDArray[np.float32]  # (B, H, W, C)
+Pulls = tuple[tuple[float, ...], float] | None  # (weight of each exit, strength of the guidance)
 Logits = list[NDArray[Any]]  # of each exit, (B, num_classes)
 
 
@@ -54,11 +55,14 @@ class Probe(Protocol):
     def anytime(self, net: Any, images: InputImages) -> Iterator[NDArray[Any]]:
         """`net.anytime` in evaluation mode, as lazy as that."""
 
-    def gradients(self, net: Any, images: InputImages, labels: Labels) -> tuple[Logits, Weights]:
+    def gradients(
+        self, net: Any, images: InputImages, labels: Labels, pulls: Pulls = None
+    ) -> tuple[Logits, Weights]:
         """(logits in training mode, gradients by the spec's names and layouts).
 
-        The loss is the sum over exits of the mean cross-entropy. Running statistics are updated,
-        parameters are not.
+        The loss is the sum over exits of the mean cross-entropy; with `pulls` the trunk's gradient
+        is in equilibrium by these weights, and early exits are guided so strongly. Running
+        statistics are updated, parameters are not.
         """
 
     def train(

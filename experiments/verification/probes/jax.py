@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,13 +15,14 @@ import optax
 from flax import nnx
 from numpy.typing import NDArray
 
-from loss_balance.backends.jax import balance, init
+from loss_balance.backends.jax import balance, fork, guidance, init
 from loss_balance.experiments.data.dataset import Labels
-from loss_balance.experiments.verification.probes import InputImages, Logits
+from loss_balance.experiments.verification.probes import InputImages, Logits, Pulls
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights
 from loss_balance.reference_models.jax import AnytimeNet
 from loss_balance.schemes.base import Scheme
+from loss_balance.schemes.fixed import Static
 
 
 class JaxProbe:
@@ -46,10 +48,10 @@ class JaxProbe:
                 kept = yield np.asarray(answers.send(kept))
 
     def gradients(
-        self, net: AnytimeNet, images: InputImages, labels: Labels
+        self, net: AnytimeNet, images: InputImages, labels: Labels, pulls: Pulls = None
     ) -> tuple[Logits, Weights]:
         net.train()  # type: ignore[no-untyped-call]
-        answers, gradients = _gradients(net, images, labels)
+        answers, gradients = _gradients(net, images, labels, pulls=pulls)
         by_name = {
             _name(path): np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(gradients)
         }
@@ -74,9 +76,11 @@ class JaxProbe:
         return np.asarray(jnp.stack(losses), np.float64)
 
 
-def _losses(net: AnytimeNet, images: Any, labels: Any) -> tuple[jax.Array, list[jax.Array]]:
+def _losses(
+    net: AnytimeNet, images: Any, labels: Any, fork: Any = None
+) -> tuple[jax.Array, list[jax.Array]]:
     """(mean cross-entropy of each exit, logits)."""
-    answers = net(images)
+    answers = net(images, fork)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels
     return jnp.stack([cross_entropy(logits, labels).mean() for logits in answers]), answers
 
@@ -86,14 +90,21 @@ def _predict(net: AnytimeNet, images: Any) -> list[jax.Array]:
     return net(images)
 
 
-@nnx.jit
-def _gradients(net: AnytimeNet, images: Any, labels: Any) -> Any:
+def _differentiate(net: AnytimeNet, images: Any, labels: Any, *, pulls: Pulls) -> Any:
+    weights, strength = ((1.0,) * len(net.spec.exits), 0.0) if pulls is None else pulls
+    scheme = Static(weights)
+    state = init(scheme)
+
     def total(net: AnytimeNet) -> Any:
-        losses, answers = _losses(net, images, labels)
-        return losses.sum(), answers
+        at = None if pulls is None else partial(fork, state=state, scheme=scheme)
+        losses, answers = _losses(net, images, labels, at)
+        return losses.sum() + guidance(answers, state, scheme, strength), answers
 
     gradients, answers = nnx.grad(total, has_aux=True)(net)
     return answers, gradients
+
+
+_gradients: Any = nnx.jit(_differentiate, static_argnames="pulls")
 
 
 def _step(

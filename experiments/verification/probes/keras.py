@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from loss_balance.backends.tensorflow import Balancer
 from loss_balance.experiments.data.dataset import Labels
-from loss_balance.experiments.verification.probes import InputImages, Logits
+from loss_balance.experiments.verification.probes import InputImages, Logits, Pulls
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights
 from loss_balance.reference_models.tensorflow import AnytimeNet
 from loss_balance.schemes.base import Scheme
+from loss_balance.schemes.fixed import Static
 
 
 class TensorFlowProbe:
@@ -42,11 +43,13 @@ class TensorFlowProbe:
             kept = yield logits.numpy()
 
     def gradients(
-        self, net: AnytimeNet, images: InputImages, labels: Labels
+        self, net: AnytimeNet, images: InputImages, labels: Labels, pulls: Pulls = None
     ) -> tuple[Logits, Weights]:
+        weights, strength = ((1.0,) * len(net.spec.exits), 0.0) if pulls is None else pulls
+        balance = Balancer(Static(weights), equilibrium=pulls is not None)
         with tf.GradientTape() as tape:
-            answers = net(images, training=True)
-            total = sum(cross_entropies(answers, labels))
+            answers = net(images, training=True, fork=balance.fork if pulls else None)
+            total = balance.guidance(answers, strength) + balance(cross_entropies(answers, labels))
         variables = {name: v for name, v in net.named_variables() if v.trainable}
         gradients = tape.gradient(total, [v.value for v in variables.values()])
         found = dict(zip(variables, (g.numpy() for g in gradients), strict=True))

@@ -13,11 +13,12 @@ from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
 from loss_balance.backends.torch import Balancer
 from loss_balance.experiments.data.dataset import Labels
-from loss_balance.experiments.verification.probes import InputImages, Logits
+from loss_balance.experiments.verification.probes import InputImages, Logits, Pulls
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights
 from loss_balance.reference_models.torch import AnytimeNet, native, to_array
 from loss_balance.schemes.base import Scheme
+from loss_balance.schemes.fixed import Static
 
 
 class TorchProbe:
@@ -45,11 +46,14 @@ class TorchProbe:
             return
 
     def gradients(
-        self, net: AnytimeNet, images: InputImages, labels: Labels
+        self, net: AnytimeNet, images: InputImages, labels: Labels, pulls: Pulls = None
     ) -> tuple[Logits, Weights]:
-        logits = net.train()(native(images))
+        weights, strength = ((1.0,) * len(net.spec.exits), 0.0) if pulls is None else pulls
+        balance = Balancer(Static(weights), equilibrium=pulls is not None)
+        logits = net.train()(native(images), balance.fork if pulls else None)
         net.zero_grad()
-        _losses(logits, labels).sum().backward()  # type: ignore[no-untyped-call]
+        total = balance(_losses(logits, labels)) + balance.guidance(logits, strength)
+        total.backward()  # type: ignore[no-untyped-call]
         grads = {name: tensor.grad for name, tensor in net.named_weights().items()}
         gradients = {name: to_array(grad) for name, grad in grads.items() if grad is not None}
         return [answer.detach().numpy() for answer in logits], gradients

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from support.balancers.contract import SCHEMES, STEPS, GradientContract
+from support.balancers.contract_forks import Pass, chain
 
 from loss_balance import AdaLoss, Constant, LinearSchedule
 
 keras = pytest.importorskip("keras")
 from keras import ops
-from support.balancers.keras_tools import BACKEND, gradients, tensors
+from support.balancers.keras_tools import (
+    BACKEND,
+    as_float64,
+    differentiated,
+    gradients,
+    tensors,
+)
 
 from loss_balance.backends.tensorflow import Balancer
 
@@ -62,6 +71,28 @@ class TestKeras(GradientContract):
 
     def gradient_of_square(self, balancer, x, scales):
         return gradients(balancer, lambda xs: [s * xs[0] ** 2 for s in scales], tensors([x]))[0]
+
+    def forked(self, balancer, x, heads, dtype, way, *, probe):
+        def run(x, heads, *probes):
+            fork = partial(balancer.fork, probe=probes[0] if probes else None)
+            losses, read = chain(fork, x, heads, ops.tanh, ops.sum)
+            return ops.sum(ops.stack(losses)), (ops.stack(losses), ops.stack(read))
+
+        given = [ops.convert_to_tensor(t, dtype) for t in (x, heads)]
+        given += [ops.zeros(3)] if probe else []
+        (trunk, heads, *norms), kept = differentiated(run, given, compiled=way == "compiled")
+        found = [*kept, trunk, heads, norms[0] if norms else None]
+        return Pass(*(None if t is None else as_float64(t) for t in found))
+
+    ways = ("usual", "compiled")
+
+    def guided(self, balancer, logits, **options):
+        def run(logits):
+            total = balancer.guidance(logits, **options)
+            return total, (total,)
+
+        (gradient,), (total,) = differentiated(run, [ops.convert_to_tensor(logits)])
+        return float(as_float64(total)), as_float64(gradient)
 
     def evaluate(self, balancer, losses):
         return float(balancer(tensors(losses), training=False))

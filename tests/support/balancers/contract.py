@@ -16,6 +16,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.balancers.contract_clock import ClockContract
+from support.balancers.contract_forks import ForkContract
 from support.balancers.contract_state import StateContract
 from support.balancers.strategies import any_losses, runs
 
@@ -78,7 +79,7 @@ class BalancerContract(ClockContract, StateContract, ABC):
         """One call in training mode; `losses` holds floats and None, in any container.
 
         `wrap` is called with the framework's own losses last; `options` are the call's `priorities`
-        (a list) and `update` (a bool).
+        and `norms` (lists) and `update` (a bool).
         """
 
     @abstractmethod
@@ -355,7 +356,7 @@ class BalancerContract(ClockContract, StateContract, ABC):
             self.make(2, names=names)
 
 
-class GradientContract(BalancerContract):
+class GradientContract(ForkContract, BalancerContract):
     """More promises, where the framework differentiates."""
 
     @abstractmethod

@@ -8,13 +8,16 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from support.balancers.contract import GradientContract
+from support.balancers.contract_forks import Pass, chain
 from support.balancers.jax_tools import compiled, convert
 
 from loss_balance import AdaLoss, Scheme
-from loss_balance.backends.interface import check_priorities
+from loss_balance.backends.interface import check_priorities, exit_index
 from loss_balance.backends.jax import (
     balance,
     export_state,
+    fork,
+    guidance,
     import_state,
     init,
     metrics,
@@ -26,10 +29,31 @@ class JaxContract(GradientContract):
     wide = jnp.float64
 
     def step(self, balancer, losses, mask=None, dtype="float32", *, wrap=lambda x: x, **options):
-        if "priorities" in options:
-            options["priorities"] = jnp.array(options["priorities"])
+        for name in {"priorities", "norms"} & set(options):
+            options[name] = jnp.array(options[name])
         with jax.enable_x64(dtype == "float64"):
             return self.call(balancer, wrap(convert(losses, dtype)), mask, **options)
+
+    ways = ("usual", "compiled", "recomputed")
+
+    def forked(self, balancer, x, heads, dtype, way, *, probe):
+        again = partial(jax.checkpoint, static_argnums=2) if way == "recomputed" else lambda s: s
+
+        def total(x, heads, probe):
+            fork = partial(balancer.fork, probe=probe)
+            losses, read = chain(fork, x, heads, jnp.tanh, jnp.sum, again)
+            return sum(losses), (jnp.stack(losses), jnp.stack(read))
+
+        run = jax.grad(total, argnums=(0, 1, 2), has_aux=True)
+        x, heads = (jnp.array(a, dtype) for a in (x, heads))
+        run = jax.jit(run) if way == "compiled" else run
+        (trunk, heads, norms), kept = run(x, heads, jnp.zeros(3) if probe else None)
+        return Pass(*kept, trunk, heads, norms)
+
+    def guided(self, balancer, logits, **options):
+        run = jax.value_and_grad(partial(balancer.guidance, **options))
+        total, gradient = run(jnp.array(logits))
+        return float(total), gradient
 
     def dtype_of(self, total):
         return total.dtype.name
@@ -38,14 +62,33 @@ class JaxContract(GradientContract):
 class Loop:
     """The pure functions as a training loop uses them: the first call eager, the rest compiled."""
 
-    def __init__(self, scheme, *, names=None, priorities=None, dtype=jnp.float32):
+    def __init__(
+        self, scheme, *, names=None, priorities=None, dtype=jnp.float32, equilibrium=False
+    ):
+        self.equilibrium = equilibrium
         self.scheme = scheme if isinstance(scheme, Scheme) else AdaLoss(scheme)
         self.names = None if names is None else tuple(names)
         self.priorities = check_priorities(priorities, self.scheme.num_losses)
         self.state = init(scheme, dtype)
         self.metrics()  # refuses names that do not fit
 
-    def __call__(self, losses, mask=None, training=True, priorities=None, update=True):
+    def fork(self, features, index, probe=None):
+        if not self.equilibrium:  # a function cannot know
+            exit_index(index, self.names, self.scheme.num_losses, equilibrium=False)
+        return fork(
+            features,
+            index,
+            self.state,
+            self.scheme,
+            names=self.names,
+            priorities=self.priorities,
+            probe=probe,
+        )
+
+    def guidance(self, logits, **options):
+        return guidance(logits, self.state, self.scheme, **options)
+
+    def __call__(self, losses, mask=None, training=True, priorities=None, update=True, norms=None):
         a_tree = isinstance(losses, (list, tuple, dict, jax.Array))  # jit takes nothing else
         call = compiled if self.state.step and a_tree else balance
         total, self.state = call(
@@ -54,9 +97,13 @@ class Loop:
             self.scheme,
             names=self.names,
             mask=mask,
-            priorities=self.priorities if priorities is None else priorities,
+            priorities=None
+            if self.equilibrium and priorities is None
+            else (self.priorities if priorities is None else priorities),
             update=update,
             training=training,
+            equilibrium=self.equilibrium,
+            norms=norms,
         )
         return total
 

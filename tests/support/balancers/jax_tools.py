@@ -13,7 +13,9 @@ from support.balancers.contract import STEPS
 
 from loss_balance.backends.jax import balance, init
 
-compiled = jax.jit(balance, static_argnames=("scheme", "axis_name", "names", "training"))
+compiled = jax.jit(
+    balance, static_argnames=("scheme", "axis_name", "names", "training", "equilibrium")
+)
 
 
 @contextmanager

@@ -70,6 +70,37 @@ def gradients(layer: keras.Layer, losses_of: Callable[[list[Any]], Any], xs: lis
     return [float(g) for g in found]
 
 
+def differentiated(
+    function: Callable[..., Any], given: list[Any], *, compiled: bool = False
+) -> tuple[list[Any], Any]:
+    """(gradients of the first thing that `function` returns, by all that is given; the second).
+
+    PyTorch's are not compiled.
+    """
+    if BACKEND == "torch":
+        given = [x.detach().requires_grad_() for x in given]
+        total, kept = function(*given)
+        return list(torch.autograd.grad(total, given)), kept
+    if BACKEND == "jax":
+        run = jax.grad(function, argnums=tuple(range(len(given))), has_aux=True)
+        found, kept = (jax.jit(run) if compiled else run)(*given)
+        return list(found), kept
+
+    def run(*given: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            total, kept = function(*given)
+        return tape.gradient(total, list(given)), kept
+
+    found, kept = (tf.function(run, jit_compile=True) if compiled else run)(*given)
+    return list(found), kept
+
+
+def as_float64(x: Any) -> np.ndarray:
+    """An array of NumPy's, of bfloat16 too."""
+    return np.asarray(ops.convert_to_numpy(ops.cast(x, "float32")), np.float64)
+
+
 def compiled(layer: keras.Layer, **static: Any) -> Callable[..., Any]:
     """`layer(losses, **static, **traced)` in training as a compiled function; `.traces` counts.
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from support.balancers.contract import GradientContract
+from support.balancers.contract_forks import Pass, chain
+from torch.utils.checkpoint import checkpoint
 
 from loss_balance.backends.torch import Balancer
 
@@ -33,8 +37,8 @@ class TorchContract(GradientContract):
 
     def step(self, balancer, losses, mask=None, dtype="float32", *, wrap=lambda x: x, **options):
         mask = None if mask is None else torch.tensor(mask)
-        if "priorities" in options:
-            options["priorities"] = torch.tensor(options["priorities"])
+        for name in {"priorities", "norms"} & set(options):
+            options[name] = torch.tensor(options[name])
         return balancer.train()(wrap(convert(losses, dtype)), mask=mask, **options).detach()
 
     def gradient(self, balancer, losses, dtype="float32"):
@@ -45,6 +49,40 @@ class TorchContract(GradientContract):
         x = torch.tensor(x, requires_grad=True)
         balancer.train()([scale * x**2 for scale in scales]).backward()
         return x.grad.item()
+
+    ways = ("usual", "compiled", "recomputed", "recomputed by reentry")
+
+    def forked(self, balancer, x, heads, dtype, way, *, probe):
+        balancer.train()
+        x, heads = (
+            torch.tensor(t, dtype=getattr(torch, dtype)).requires_grad_() for t in (x, heads)
+        )
+        probe = torch.zeros(3, requires_grad=True) if probe else None
+
+        def again(step):
+            if not way.startswith("recomputed"):
+                return step
+            return partial(checkpoint, step, use_reentrant=way.endswith("reentry"))
+
+        def run(x, heads):
+            fork = partial(balancer.fork, probe=probe)
+            losses, read = chain(fork, x, heads, torch.tanh, torch.sum, again)
+            return torch.stack(losses), torch.stack(read)
+
+        if way == "compiled":
+            torch._dynamo.reset()
+            run = torch.compile(run, fullgraph=True, backend="aot_eager")
+        losses, read = run(x, heads)
+        balancer(losses.abs())  # as in every step: moves the weights before backward
+        losses.sum().backward()
+        found = [losses, read, x.grad, heads.grad, None if probe is None else probe.grad]
+        return Pass(*(None if t is None else t.detach().double().numpy() for t in found))
+
+    def guided(self, balancer, logits, **options):
+        logits = torch.tensor(logits, requires_grad=True)
+        total = balancer.guidance(logits, **options)
+        total.backward()
+        return total.item(), logits.grad.numpy()
 
     def evaluate(self, balancer, losses):
         return float(balancer.eval()(convert(losses, "float32")))

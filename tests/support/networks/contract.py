@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.networks.numpy_network import Oracle, training_loss
+from support.networks.numpy_network import Oracle, training_loss, training_losses
 
 from loss_balance.experiments.verification.probes import Probe, random_batch, random_weights
 from loss_balance.experiments.verification.small_networks import CHAINS, MULTISCALE, SMALL, SPARSE
@@ -125,9 +125,28 @@ class NetworkContract:
     @all_kinds
     def test_gradients_are_the_slopes_of_the_oracles_loss(self, spec):
         """Along each array's own gradient the loss must rise by its norm, which is the most."""
+        self.assert_slopes(spec, None, lambda losses, _: sum(losses))
+
+    @all_kinds
+    def test_in_equilibrium_they_are_those_of_what_each_part_is_to_learn(self, spec):
+        """A head its own loss; the trunk the mean of all later ones, by their weights."""
+        weights = np.linspace(0.2, 1.0, len(spec.exits))
+
+        def learnt(losses, name):
+            part = name.split(".")[0]
+            if part.startswith("exit"):
+                return losses[spec.exits.index(int(part.removeprefix("exit")))]
+            unit = int(part.removeprefix("unit")) if part.startswith("unit") else 0
+            later = [k for k, at in enumerate(spec.exits) if at >= unit]
+            return weights[later] @ np.array(losses)[later] / weights[later].sum()
+
+        self.assert_slopes(spec, (tuple(weights.tolist()), 0.0), learnt)
+
+    def assert_slopes(self, spec, pulls, learnt):
+        """The gradients, against differences of what `learnt` makes of the oracle's losses."""
         net, given = self.loaded(spec)
         images, labels = random_batch(spec)
-        _, gradients = self.probe.gradients(net, images, labels)
+        _, gradients = self.probe.gradients(net, images, labels, pulls)
         whole = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients.values()))
         for name, gradient in gradients.items():
             norm = np.sqrt((gradient.astype(np.float64) ** 2).sum())
@@ -135,8 +154,8 @@ class NetworkContract:
                 continue  # below what is asked for: 1e-3 of the gradients' scale
 
             def loss_at(distance, name=name, direction=gradient / norm):
-                moved = given[name] + distance * direction
-                return training_loss(spec, given | {name: moved}, images, labels)
+                moved = given | {name: given[name] + distance * direction}
+                return learnt(training_losses(spec, moved, images, labels), name)
 
             step = 1e-6
             slope = (loss_at(step) - loss_at(-step)) / (2 * step)

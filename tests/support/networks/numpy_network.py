@@ -153,9 +153,14 @@ def max_pool(x):
 
 def training_loss(spec, weights, images, labels) -> float:
     """The sum over exits of the mean cross-entropy, with batch statistics."""
-    total = 0.0
+    return float(sum(training_losses(spec, weights, images, labels)))
+
+
+def training_losses(spec, weights, images, labels) -> list[float]:
+    """The mean cross-entropy of each exit, with batch statistics."""
+    losses = []
     for logits in Oracle(spec, weights, training=True).logits(images):
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_sum = np.log(np.exp(shifted).sum(axis=1))
-        total += (log_sum - shifted[np.arange(len(labels)), labels]).mean()
-    return float(total)
+        losses.append((log_sum - shifted[np.arange(len(labels)), labels]).mean())
+    return losses
