@@ -17,14 +17,19 @@ The balancers call this in `fork` and `guidance`; here is no gradient, only the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 from loss_balance.checks import check_range
+from loss_balance.schemes.adaloss import Schedule
 from loss_balance.schemes.base import Array, Namespace
 
 STRENGTH, TEMPERATURE = 1.0, 3.0  # of the guidance, unless told otherwise
 
 
-def shares(weights: Array, xp: Namespace) -> tuple[Array, Array]:
+def shares(
+    weights: Array, xp: Namespace, pull: float = 1.0, priorities: Array | None = None
+) -> tuple[Array, Array]:
     r"""(what of the trunk's gradient comes from each exit's head, what from deeper), (L,) each.
 
     >>> import numpy as np
@@ -38,8 +43,14 @@ def shares(weights: Array, xp: Namespace) -> tuple[Array, Array]:
     Args:
         weights: shape (L,), at least 0, of the exits' losses, the first exit's first.
         xp: namespace of the arrays.
+        pull: the weights count to this power: 1 as they are, 0 evenly, but a weight of 0 never.
+        priorities: shape (L,), at least 0, factors beside that.
     """
     count = weights.shape[0]
+    if pull != 1.0:
+        weights = xp.where(weights > 0.0, weights**pull, 0.0)
+    if priorities is not None:
+        weights = weights * priorities
     each = xp.broadcast_to(weights, (count, count))  # row i becomes w_i ... w_L
     tail, after = xp.sum(xp.triu(each), 1), xp.sum(xp.triu(each, 1), 1)
     pulls = tail > 0.0
@@ -50,7 +61,7 @@ def shares(weights: Array, xp: Namespace) -> tuple[Array, Array]:
 def guidance(
     logits: Array | Sequence[Array],
     weights: Array,
-    strength: float,
+    strength: Array | float,
     temperature: float,
     xp: Namespace,
 ) -> Array:
@@ -66,7 +77,7 @@ def guidance(
         logits: shape (L, ..., classes), or a sequence of L arrays (..., classes). The last exit's
             are to come without a gradient: it is not to learn from its pupils.
         weights: shape (L,), in [0, 1], as of AdaLoss; detached.
-        strength: g, at least 0.
+        strength: g, at least 0; an array of shape () where it changes.
         temperature: tau, above 0.
         xp: namespace of the arrays.
 
@@ -74,7 +85,8 @@ def guidance(
         ValueError: strength or temperature is out of its range, or there is not one weight for each
             exit.
     """
-    check_range("strength", strength, 0.0)
+    if isinstance(strength, Real):
+        check_range("strength", strength, 0.0)
     check_range("temperature", temperature, 0.0, open_low=True)
     if len(logits) != weights.shape[0]:
         raise ValueError(f"logits must be of {weights.shape[0]} exits, got {len(logits)}")
@@ -84,6 +96,17 @@ def guidance(
     apart = xp.sum(xp.exp(taught) * (taught - answers), -1)  # KL, (L, ...)
     mean = xp.mean(xp.reshape(apart, (weights.shape[0], -1)), 1)
     return strength * temperature**2 * (1.0 - weights) * mean
+
+
+def check_pull(pull: float) -> float:
+    """`pull` as a float; ValueError unless it is from 0 to 1."""
+    check_range("pull", pull, 0.0, 1.0)
+    return float(pull)
+
+
+def strength_at(strength: float | Schedule, step: Array, xp: Namespace, dtype: Any) -> Any:
+    """The strength after `step` updates: a number as it is, of a schedule its value there."""
+    return strength(step, xp, dtype) if callable(strength) else strength
 
 
 def _log_softmax(logits: Array, xp: Namespace) -> Array:

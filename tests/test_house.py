@@ -22,7 +22,8 @@ experiments.training
 experiments.data
 experiments.errors
 backends.tensorflow reference_models.tensorflow reference_models.weights
-backends.torch backends.jax backends.keras backends.numpy
+backends.keras
+backends.torch backends.jax backends.numpy
 reference_models.torch reference_models.jax reference_models.keras
 backends.state
 backends.identity
@@ -33,6 +34,7 @@ reference_models.description
 loss_balance.eann
 loss_balance.anytime
 loss_balance
+loss_balance.equilibrium
 loss_balance.schemes
 loss_balance.checks loss_balance.extras
 """

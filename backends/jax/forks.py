@@ -11,9 +11,9 @@ from jax import Array, lax
 
 from loss_balance.backends.interface import check_names, check_vector, exit_index
 from loss_balance.backends.jax.functions import own_state
-from loss_balance.equilibrium import STRENGTH, TEMPERATURE, shares
+from loss_balance.equilibrium import STRENGTH, TEMPERATURE, check_pull, shares, strength_at
 from loss_balance.equilibrium import guidance as guidance_of_exits
-from loss_balance.schemes.adaloss import as_scheme
+from loss_balance.schemes.adaloss import Schedule, as_scheme
 from loss_balance.schemes.base import AnyState, Scheme
 
 
@@ -26,6 +26,7 @@ def fork(
     names: Sequence[str] | None = None,
     priorities: Any = None,
     probe: Array | None = None,
+    pull: float = 1.0,
 ) -> tuple[Any, Any]:
     """(what exit `index` reads, what goes on to deeper ones); both are `features`.
 
@@ -48,6 +49,8 @@ def fork(
         priorities: as in `balance`, which does not take them in equilibrium.
         probe: shape (num_losses,), zeros to differentiate by: their gradient becomes the norms of
             the exits' gradients, for `norms` of the next `balance` (`GradientNorm`).
+        pull: the trunk's shares are of the weights to this power: 1 as they are, 0 even ones (the
+            gradient equilibrium of Li et al. 2019), between them early exits pull more.
 
     Raises:
         ValueError: there is no such exit, or the state is of another scheme.
@@ -58,8 +61,8 @@ def fork(
     if priorities is not None:
         priorities = jnp.asarray(priorities, weights.dtype)
         check_vector("priorities", priorities.shape, scheme.num_losses)
-        weights = weights * lax.stop_gradient(priorities)
-    own, deeper = shares(weights, jnp)
+        priorities = lax.stop_gradient(priorities)
+    own, deeper = shares(weights, jnp, check_pull(pull), priorities)
     return mixed(features, own[place], deeper[place], None if probe is None else probe[place])
 
 
@@ -115,7 +118,7 @@ def guidance(
     logits: Sequence[Array] | Array,
     state: AnyState,
     scheme: Scheme | int,
-    strength: float = STRENGTH,
+    strength: float | Schedule = STRENGTH,
     temperature: float = TEMPERATURE,
 ) -> Array:
     """What to add to the total so that early exits learn from the last one, a scalar.
@@ -126,10 +129,13 @@ def guidance(
         logits: of each exit, (..., classes); a sequence or stacked.
         state: the one before this step's `balance`.
         scheme: as in `balance`.
-        strength: g.
+        strength: g, a number or a schedule of the state's updates, as of AdaLoss's gamma:
+            `LinearSchedule(0.0, 1.0, steps)` teaches late, when the last exit knows more.
         temperature: tau.
     """
     wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in logits]
     wide[-1] = lax.stop_gradient(wide[-1])
-    weights = lax.stop_gradient(own_state(state, as_scheme(scheme)).weights).astype(wide[-1].dtype)
-    return jnp.sum(guidance_of_exits(wide, weights, strength, temperature, jnp))
+    dtype = wide[-1].dtype
+    weights = lax.stop_gradient(own_state(state, as_scheme(scheme)).weights).astype(dtype)
+    share = strength_at(strength, state.step, jnp, dtype)
+    return jnp.sum(guidance_of_exits(wide, weights, share, temperature, jnp))

@@ -22,8 +22,8 @@ from loss_balance.backends.interface import (
 )
 from loss_balance.backends.jax import forks, functions
 from loss_balance.backends.state import StatefulBalancer
-from loss_balance.equilibrium import STRENGTH, TEMPERATURE
-from loss_balance.schemes.adaloss import as_scheme
+from loss_balance.equilibrium import STRENGTH, TEMPERATURE, check_pull
+from loss_balance.schemes.adaloss import Schedule, as_scheme
 from loss_balance.schemes.base import AnyState, Scheme
 
 # Not an attribute of the module, which would be part of what `nnx.jit` compiles for.
@@ -55,6 +55,7 @@ class Balancer(StatefulBalancer, nnx.Module):
         dtype: of the state, float32 or float64, whatever the losses' dtype.
         axis_name: as in `balance`.
         equilibrium: as in `balance`; `fork` then goes where each exit branches off.
+        pull: as in `fork`.
     """
 
     average: BalanceState
@@ -74,12 +75,13 @@ class Balancer(StatefulBalancer, nnx.Module):
         dtype: Any = jnp.float32,
         axis_name: Hashable | None = None,
         equilibrium: bool = False,
+        pull: float = 1.0,
     ) -> None:
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
         self.priorities = check_priorities(priorities, self.scheme.num_losses)
         self.axis_name = axis_name
-        self.equilibrium = bool(equilibrium)
+        self.equilibrium, self.pull = bool(equilibrium), check_pull(pull)
         self.use_running_average = False  # the name that eval() and train() set, as in BatchNorm
         for name, value in functions.init(self.scheme, dtype)._asdict().items():
             setattr(self, name, BalanceState(value))
@@ -129,13 +131,19 @@ class Balancer(StatefulBalancer, nnx.Module):
         """The function `fork`, by the state that the module has when this is called."""
         place = exit_index(index, self.names, self.scheme.num_losses, equilibrium=self.equilibrium)
         return forks.fork(
-            features, place, self.state, self.scheme, priorities=self.priorities, probe=probe
+            features,
+            place,
+            self.state,
+            self.scheme,
+            priorities=self.priorities,
+            probe=probe,
+            pull=self.pull,
         )
 
     def guidance(
         self,
         logits: Sequence[Array] | Array,
-        strength: float = STRENGTH,
+        strength: float | Schedule = STRENGTH,
         temperature: float = TEMPERATURE,
     ) -> Array:
         """The function `guidance`, by the state that the module has when this is called.

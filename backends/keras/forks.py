@@ -16,8 +16,9 @@ from keras.src.saving.serialization_lib import (
 from loss_balance.backends.interface import exit_index
 from loss_balance.backends.keras.ops import XP
 from loss_balance.backends.keras.state import StateLayer
-from loss_balance.equilibrium import STRENGTH, TEMPERATURE, shares
+from loss_balance.equilibrium import STRENGTH, TEMPERATURE, shares, strength_at
 from loss_balance.equilibrium import guidance as guidance_of_exits
+from loss_balance.schemes.adaloss import Schedule
 
 
 class BranchingLayer(StateLayer):
@@ -25,9 +26,11 @@ class BranchingLayer(StateLayer):
 
     Attributes:
         equilibrium: whether there are forks, and the total is the plain sum of the losses.
+        pull: the power of the weights that the trunk's shares are of.
     """
 
     equilibrium: bool
+    pull: float
     priorities: tuple[float, ...] | None
 
     def fork(self, features: Any, index: int | str, probe: Any = None) -> tuple[Any, Any]:
@@ -56,16 +59,17 @@ class BranchingLayer(StateLayer):
         if any(isinstance(x, keras.KerasTensor) for x in leaves):
             pair: tuple[Any, Any] = Fork(self, place)(features)
             return pair
-        weights = self.loss_weights
-        if self.priorities is not None:
-            weights = weights * ops.convert_to_tensor(self.priorities, weights.dtype)
-        own, deeper = shares(ops.stop_gradient(weights), XP)
+        weights = ops.stop_gradient(self.loss_weights)
+        priorities = self.priorities
+        if priorities is not None:
+            priorities = ops.convert_to_tensor(priorities, weights.dtype)
+        own, deeper = shares(weights, XP, self.pull, priorities)
         return _mixed(features, own[place], deeper[place], None if probe is None else probe[place])
 
     def guidance(
         self,
         logits: Sequence[Any] | Any,
-        strength: float = STRENGTH,
+        strength: float | Schedule = STRENGTH,
         temperature: float = TEMPERATURE,
     ) -> Any:
         """What to add to the total so that early exits learn from the last one, a scalar.
@@ -77,7 +81,8 @@ class BranchingLayer(StateLayer):
 
         Args:
             logits: of each exit, (..., classes); a sequence or stacked.
-            strength: g.
+            strength: g, a number or a schedule of the balancer's updates, as of AdaLoss's gamma:
+                `LinearSchedule(0.0, 1.0, steps)` teaches late, when the last exit knows more.
             temperature: tau.
         """
         given = [ops.convert_to_tensor(logits[i]) for i in range(self.scheme.num_losses)]
@@ -85,7 +90,8 @@ class BranchingLayer(StateLayer):
         wide = [ops.cast(x, dtype) for x in given]
         wide[-1] = ops.stop_gradient(wide[-1])
         weights = ops.cast(ops.stop_gradient(self.loss_weights), dtype)
-        return ops.sum(guidance_of_exits(wide, weights, strength, temperature, XP))
+        share = strength_at(strength, ops.copy(self.state_step), XP, dtype)
+        return ops.sum(guidance_of_exits(wide, weights, share, temperature, XP))
 
 
 @keras.saving.register_keras_serializable(package="loss_balance")

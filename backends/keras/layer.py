@@ -31,6 +31,7 @@ from loss_balance.backends.keras.ops import (
     stack,
     sum_over_replicas,
 )
+from loss_balance.equilibrium import check_pull
 from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import AnyState, Scheme
 from loss_balance.schemes.clock import mean, note, settle
@@ -77,6 +78,8 @@ class Balancer(BranchingLayer):
         dtype: of the state, "float32" or "float64", whatever the losses' dtype.
         equilibrium: the weights act on the trunk's gradient, in `fork`, in place of the total,
             which is the plain sum of the losses.
+        pull: the trunk's shares are of the weights to this power: 1 as they are, 0 even ones (the
+            gradient equilibrium of Li et al. 2019), between them early exits pull more.
         **options: of every Keras layer: `name`, `trainable`.
     """
 
@@ -89,6 +92,7 @@ class Balancer(BranchingLayer):
         accumulate: int = 1,
         dtype: Any = "float32",
         equilibrium: bool = False,
+        pull: float = 1.0,
         **options: Any,
     ) -> None:
         dtype = keras.backend.standardize_dtype(dtype)
@@ -99,7 +103,7 @@ class Balancer(BranchingLayer):
         self.scheme = as_scheme(scheme)
         self.names = check_names(names, self.scheme.num_losses)
         self.priorities = check_priorities(priorities, self.scheme.num_losses)
-        self.equilibrium = bool(equilibrium)
+        self.equilibrium, self.pull = bool(equilibrium), check_pull(pull)
         self._notes = accumulate != 1  # whether there may be losses in `pending`
         self._compiled = False  # whether a compiled step never looks there
         self.begin_state(accumulate)
@@ -307,6 +311,7 @@ class Balancer(BranchingLayer):
             "priorities": self.priorities,
             "accumulate": self.accumulate,
             "equilibrium": self.equilibrium,
+            "pull": self.pull,
             "dtype": self.variable_dtype,
         }
         return {**super().get_config(), **own}

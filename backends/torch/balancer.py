@@ -73,6 +73,8 @@ class Balancer(Branching, Joinable):
         sync: False keeps each process to itself.
         equilibrium: the weights act on the trunk's gradient, in `fork`, in place of the total,
             which is the plain sum of the losses.
+        pull: the trunk's shares are of the weights to this power: 1 as they are, 0 even ones (the
+            gradient equilibrium of Li et al. 2019), between them early exits pull more.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Balancer(Branching, Joinable):
         process_group: Any = None,
         sync: bool = True,
         equilibrium: bool = False,
+        pull: float = 1.0,
     ) -> None:
         nn.Module.__init__(self)
         Joinable.__init__(self)
@@ -95,7 +98,7 @@ class Balancer(Branching, Joinable):
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the state's dtype must be float32 or float64, got {dtype}")
         self.replicas = Replicas(process_group, sync=sync)
-        self.begin_forks(equilibrium=bool(equilibrium))
+        self.begin_forks(equilibrium=bool(equilibrium), pull=pull)
         self.begin_clock(accumulate)
         self.hold(self.scheme.init(torch, dtype))
         # No buffer, for those may come back from the meta device empty.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,17 +12,20 @@ from torch.utils import _pytree as pytree  # what torch itself takes apart struc
 from loss_balance.backends.interface import exit_index
 from loss_balance.backends.torch.clock import Clock
 from loss_balance.backends.torch.inputs import eager
-from loss_balance.equilibrium import STRENGTH, TEMPERATURE, shares
+from loss_balance.equilibrium import STRENGTH, TEMPERATURE, check_pull, shares, strength_at
 from loss_balance.equilibrium import guidance as guidance_of_exits
+from loss_balance.schemes.adaloss import Schedule
 
 
 class Seen:
     """Weights as they were, and the shares that follow from them, of the core, exit by exit."""
 
-    def __init__(self, weights: Tensor, factors: Tensor | None) -> None:
-        self.source, self.version = weights, _version(weights)
-        self.weights = weights.clone()  # a later step writes into them
-        own, deeper = shares(_pulls(self.weights, factors), torch)
+    def __init__(
+        self, source: Tensor, shares_of: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> None:
+        self.source, self.version = source, _version(source)
+        self.weights = source.clone()  # a later step writes into them
+        own, deeper = shares_of(self.weights)
         self.own, self.deeper = own.unbind(), deeper.unbind()
 
     def is_of(self, weights: Tensor) -> bool:
@@ -40,16 +43,18 @@ class Branching(Clock):
 
     Attributes:
         equilibrium: whether there are forks, and the total is the plain sum of the losses.
+        pull: the power of the weights that the trunk's shares are of.
     """
 
     equilibrium: bool
+    pull: float
     _factors: Tensor | None
     _seen: Seen | None  # in the present step
     _traced: Tensor | None  # the weights of the present step of a graph
 
-    def begin_forks(self, *, equilibrium: bool) -> None:
-        """Sets `equilibrium`."""
-        self.equilibrium = equilibrium
+    def begin_forks(self, *, equilibrium: bool, pull: float) -> None:
+        """Sets `equilibrium` and `pull`."""
+        self.equilibrium, self.pull = equilibrium, check_pull(pull)
         self._seen = self._traced = self._left = None
 
     def fork(self, features: Any, index: int | str, probe: Tensor | None = None) -> tuple[Any, Any]:
@@ -78,7 +83,7 @@ class Branching(Clock):
         probe = None if probe is None else probe[place]
         if torch.compiler.is_compiling():
             with torch.no_grad():
-                own, deeper = shares(_pulls(self._weights_traced(), self._factors_now()), torch)
+                own, deeper = self._shares_of(self._weights_traced())
             return mixed(features, own[place], deeper[place], probe)
         seen = self._seen_now()
         if not torch.is_grad_enabled():
@@ -88,7 +93,7 @@ class Branching(Clock):
     def guidance(
         self,
         logits: Sequence[Tensor] | Tensor,
-        strength: float = STRENGTH,
+        strength: float | Schedule = STRENGTH,
         temperature: float = TEMPERATURE,
     ) -> Tensor:
         """What to add to the total so that early exits learn from the last one, a scalar.
@@ -100,15 +105,18 @@ class Branching(Clock):
 
         Args:
             logits: of each exit, (..., classes); a sequence or stacked.
-            strength: g.
+            strength: g, a number or a schedule of the balancer's updates, as of AdaLoss's gamma:
+                `LinearSchedule(0.0, 1.0, steps)` teaches late, when the last exit knows more.
             temperature: tau.
         """
         wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in logits]
         wide[-1] = wide[-1].detach()
+        dtype = wide[-1].dtype
         compiling = torch.compiler.is_compiling()
         weights = self._weights_traced() if compiling else self._seen_now().weights
-        weights = weights.to(wide[-1].dtype)
-        return guidance_of_exits(wide, weights, strength, temperature, torch).sum()  # type: ignore[no-any-return]
+        step = _kept(self.step) if compiling else self.step
+        share = strength_at(strength, step, torch, dtype)
+        return guidance_of_exits(wide, weights.to(dtype), share, temperature, torch).sum()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _seen_now(self) -> Seen:
@@ -119,7 +127,7 @@ class Branching(Clock):
         again = known is not None and torch._C._current_graph_task_id() != -1
         if known is None or not (again or known.is_of(weights)):
             self.wake()
-            known = Seen(self.weights, self._factors_now())
+            known = Seen(self.weights, self._shares_of)
             self._seen = known if eager(self.weights) else None
         return known
 
@@ -132,6 +140,10 @@ class Branching(Clock):
             self._left = self._traced
         return self._traced
 
+    def _shares_of(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The shares of the trunk, of these weights and the balancer's priorities."""
+        return shares(weights, torch, self.pull, self._factors_now())
+
     def _factors_now(self) -> Tensor | None:
         """The balancer's own priorities, where the weights are; None where all are 1."""
         if self._factors is not None and self._factors.device != self.weights.device:
@@ -140,11 +152,6 @@ class Branching(Clock):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_seen": None, "_traced": None, "_left": None}
-
-
-def _pulls(weights: Tensor, factors: Tensor | None) -> Tensor:
-    """How much each loss pulls on the trunk: its weight, and the balancer's priorities."""
-    return weights if factors is None else weights * factors
 
 
 @torch.library.custom_op("loss_balance::kept", mutates_args=())

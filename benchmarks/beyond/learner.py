@@ -71,10 +71,7 @@ class StudyLearner(TorchLearner):
             self.norms = torch.full_like(weights, torch.nan)
         elif self.variant.trunk == "sum":
             return None
-        even, guided = torch.ones_like(weights), weights + self._strength() * (1.0 - weights)
-        root = weights.sqrt()
-        pulls = {"weights": weights, "root": root, "even": even, "guided": guided}
-        own, deeper = shares(pulls[self.variant.pull], torch)
+        own, deeper = shares(weights**self.variant.pull, torch)
 
         def at(features: Any, i: int) -> tuple[Any, Any]:
             if self.variant.trunk == "sum":

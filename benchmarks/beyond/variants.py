@@ -23,8 +23,7 @@ class Variant:
         share: whether an exit is guided by 1 - w_i; else all but the last are, evenly.
         teacher: "last" exit or the "next" one.
         ramp: strength times 1 ("none"), the share of training done ("up") or to do ("down").
-        pull: what the trunk's shares follow: the "weights", their "root"s, "even" ones, or the "guided" weights
-            w_i + strength (1 - w_i), what each exit learns in all.
+        pull: the trunk's shares are of the weights to this power: 1 as they are, 0 even.
         mixed: an exit's own loss counts with 1 less the share of its guidance.
         mean: the total is divided by the sum of the weights.
         observes: what the weights follow, the "losses" or the "norms" of their gradients where the
@@ -38,7 +37,7 @@ class Variant:
     share: bool = True
     teacher: str = "last"
     ramp: str = "none"
-    pull: str = "weights"
+    pull: float = 1.0
     mixed: bool = False
     mean: bool = False
     observes: str = "losses"
@@ -101,14 +100,14 @@ VARIANTS: dict[str, Variant] = {
     "guided, gradient norms": replace(GUIDED, observes="norms"),
     "backbone first": Variant(backbone=0.5),
     "equilibrium, backbone first": replace(EQUILIBRIUM, backbone=0.5),
-    "guided, even pull": replace(GUIDED, pull="even"),
-    "guided, g 0.5, even pull": replace(GUIDED, pull="even", strength=0.5),
-    "guided, rising, even pull": replace(GUIDED, pull="even", ramp="up"),
-    "guided, rising, root pull": replace(GUIDED, pull="root", ramp="up"),
-    "guided, rising, guided pull": replace(GUIDED, pull="guided", ramp="up"),
-    "guided, mixed, even pull": replace(GUIDED, mixed=True, pull="even"),
+    "guided, even pull": replace(GUIDED, pull=0.0),
+    "guided, g 0.5, even pull": replace(GUIDED, pull=0.0, strength=0.5),
+    "guided, rising, even pull": replace(GUIDED, pull=0.0, ramp="up"),
+    "guided, rising, pull 0.75": replace(GUIDED, pull=0.75, ramp="up"),
+    "guided, g 0.5, rising, root pull": replace(GUIDED, pull=0.5, ramp="up", strength=0.5),
+    "guided, rising, root pull": replace(GUIDED, pull=0.5, ramp="up"),
+    "guided, mixed, even pull": replace(GUIDED, mixed=True, pull=0.0),
     "guided, mixed, rising": replace(GUIDED, mixed=True, ramp="up"),
-    "guided, mixed, rising, guided pull": replace(GUIDED, mixed=True, ramp="up", pull="guided"),
     "guided, mixed": replace(GUIDED, mixed=True),
     "guided, mixed, g 0.5": replace(GUIDED, mixed=True, strength=0.5),
     "guided, g 0.5, falling": replace(GUIDED, strength=0.5, ramp="down"),

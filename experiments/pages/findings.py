@@ -34,8 +34,8 @@ def findings(measured: Outcome) -> list[str]:
         *lines,
         "One seed: how much of this is chance is not known."
         if seeds == 1
-        else f"Means over {seeds} seeds ± their standard deviation; a difference of two means is "
-        "within the spread if it is smaller than the root of the sum of both deviations' squares.",
+        else f"Means over {seeds} seeds ± their standard deviation; two means whose difference is "
+        "below the root of the sum of the squares of both deviations are within the spread.",
     ]
 
 

@@ -123,7 +123,7 @@ def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset
     }
     try:
         check_count("seeds", options.seeds)
-        check_range("guidance", options.guidance, 0.0, open_low=True)  # else it is equilibrium
+        check_range("guidance", options.guidance, 0.0, 1.0, open_low=True)  # at 0 it guides nobody
         spec = families.get(network, num_classes=data.num_classes, input_shape=data.input_shape)
         return Comparison(
             spec=spec,

@@ -58,7 +58,12 @@ class JaxLearner:
                 )
             )
         self._step, self._evaluate = compiled(
-            self.structure, run.scheme, run.coupling, recipe.momentum, recipe.weight_decay
+            self.structure,
+            run.scheme,
+            run.coupling,
+            run.coupling.strength(run.steps(len(data.y_train))),
+            recipe.momentum,
+            recipe.weight_decay,
         )
         prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
         self.constants = self._on_device(prepared)

@@ -18,6 +18,7 @@ from loss_balance.experiments.data.augment import Constants, augmented, standard
 from loss_balance.experiments.training.schemes import Coupling
 from loss_balance.reference_models.jax import AnytimeNet
 from loss_balance.reference_models.jax.net import Fork
+from loss_balance.schemes.adaloss import LinearSchedule
 from loss_balance.schemes.base import AnyState, Scheme
 
 
@@ -61,6 +62,7 @@ def compiled(
     structure: Structure,
     scheme: Scheme,
     coupling: Coupling,
+    strength: float | LinearSchedule,
     momentum: float,
     weight_decay: float,
 ) -> tuple[Callable[..., tuple[Carried, Array]], Callable[..., tuple[Array, Array]]]:
@@ -82,14 +84,14 @@ def compiled(
         def weighted(parameters: list[Array], probe: Array | None) -> Any:
             net = structure.net(parameters, carried.statistics)
             state, equilibrium = carried.balance, coupling.equilibrium
-            at = partial(fork, state=state, scheme=scheme, probe=probe) if equilibrium else None
-            logits = _logits(net, x, at)
+            at = partial(fork, state=state, scheme=scheme, probe=probe, pull=coupling.pull)
+            logits = _logits(net, x, at if equilibrium else None)
             losses = exit_losses(logits, labels[index]).mean(axis=1)
             total, balanced = balance(
                 losses, state, scheme, equilibrium=equilibrium, norms=carried.norms
             )
             if coupling.guidance:
-                total += guidance(logits, state, scheme, coupling.guidance, coupling.temperature)
+                total += guidance(logits, state, scheme, strength, coupling.temperature)
             return total, (losses, jax.tree.leaves(nnx.state(net, nnx.BatchStat)), balanced)
 
         probe = None if carried.norms is None else jnp.zeros_like(carried.norms)

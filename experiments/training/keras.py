@@ -49,7 +49,10 @@ class TensorFlowLearner:
         with tf.device(self.device):
             self.net = AnytimeNet(run.spec, run.seed, dtype=POLICIES[run.engine.precision])
             self.coupling = run.coupling
-            self.balance = Balancer(run.scheme, equilibrium=run.coupling.equilibrium)
+            self.strength = run.coupling.strength(run.steps(len(data.y_train)))
+            self.balance = Balancer(
+                run.scheme, equilibrium=run.coupling.equilibrium, pull=run.coupling.pull
+            )
             follows = run.scheme.observes == "gradients"
             # The norms of the exits' gradients in the last step, where the scheme follows them.
             self.norms = tf.Variable(tf.zeros(len(run.spec.exits))) if follows else None
@@ -121,8 +124,9 @@ class TensorFlowLearner:
         return losses
 
     def _guidance(self, logits: Any) -> Any:
-        strength, temperature = self.coupling.guidance, self.coupling.temperature
-        return self.balance.guidance(logits, strength, temperature) if strength else 0.0
+        if not self.coupling.guidance:
+            return 0.0
+        return self.balance.guidance(logits, self.strength, self.coupling.temperature)
 
     def _descend(self, gradients: dict[str, Any], rate: Any) -> None:
         """SGD as PyTorch has it: weight decay joins the gradient, the rate is outside the momentum.

@@ -50,6 +50,10 @@ class Run:
     engine: Engine = field(default_factory=Engine)
     coupling: Coupling = field(default_factory=Coupling)
 
+    def steps(self, images: int) -> int:
+        """Of the whole training, over so many images."""
+        return self.recipe.epochs * self.recipe.batches(images)
+
     def config(self) -> dict[str, Any]:
         """The run's description as JSON holds it."""
         return {

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from loss_balance.backends.interface import scheme_config, scheme_from_config
 from loss_balance.checks import check_range
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE
-from loss_balance.schemes.adaloss import AdaLoss
+from loss_balance.schemes.adaloss import AdaLoss, LinearSchedule
 from loss_balance.schemes.adaptive import (
     DynamicWeightAverage,
     GradientNorm,
@@ -34,17 +34,26 @@ class Coupling:
 
     Args:
         equilibrium: the weights act on the trunk's gradient in place of the sum of the losses.
+        pull: the trunk's shares are of the weights to this power.
         guidance: how strongly exits learn from the last one; 0 is not at all.
+        rising: whether the guidance rises to that from 0 over the training.
         temperature: of the guidance.
     """
 
     equilibrium: bool = False
+    pull: float = 1.0
     guidance: float = 0.0
+    rising: bool = False
     temperature: float = TEMPERATURE
 
     def __post_init__(self) -> None:
+        check_range("pull", self.pull, 0.0, 1.0)
         check_range("guidance", self.guidance, 0.0)
         check_range("temperature", self.temperature, 0.0, open_low=True)
+
+    def strength(self, steps: int) -> float | LinearSchedule:
+        """Of the guidance, over a training of so many steps."""
+        return LinearSchedule(0.0, self.guidance, steps) if self.rising else self.guidance
 
 
 class Kind(NamedTuple):
@@ -65,7 +74,10 @@ SCHEMES = {
     "adaloss": Kind(AdaLoss, "C3", lambda given, _: given),
     "equilibrium": Kind(AdaLoss, "C8", lambda given, _: given, Coupling(equilibrium=True)),
     "guided": Kind(
-        AdaLoss, "darkblue", lambda given, _: given, Coupling(equilibrium=True, guidance=STRENGTH)
+        AdaLoss,
+        "darkblue",
+        lambda given, _: given,
+        Coupling(equilibrium=True, pull=0.5, guidance=STRENGTH, rising=True),
     ),
     "log-loss": Kind(LogLoss, "C1", lambda given, _: LogLoss(given.num_losses, scaled=True)),
     "uw": Kind(

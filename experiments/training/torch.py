@@ -46,7 +46,10 @@ class TorchLearner:
         self.net = AnytimeNet(run.spec, seed=run.seed).to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.coupling = run.coupling
-        self.balance = Balancer(run.scheme, equilibrium=run.coupling.equilibrium).to(self.device)
+        self.strength = run.coupling.strength(run.steps(len(data.y_train)))
+        self.balance = Balancer(
+            run.scheme, equilibrium=run.coupling.equilibrium, pull=run.coupling.pull
+        ).to(self.device)
         # The norms of the exits' gradients in the last step, and where the next ones go.
         self.norms = self.probe = None
         if run.scheme.observes == "gradients":
@@ -109,8 +112,7 @@ class TorchLearner:
         losses = exit_losses(logits, labels[index]).mean(dim=1)
         if not self.coupling.guidance:
             return losses, None
-        strength, temperature = self.coupling.guidance, self.coupling.temperature
-        return losses, self.balance.guidance(logits, strength, temperature)
+        return losses, self.balance.guidance(logits, self.strength, self.coupling.temperature)
 
     def _logits(self, x: Tensor, fork: Fork | None = None) -> Tensor:
         """(num_exits, B, num_classes) of standardised images (B, H, W, C)."""
