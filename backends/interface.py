@@ -158,7 +158,8 @@ def exit_index(
         )
     if names is not None and index in names:
         return tuple(names).index(index)
-    if isinstance(index, bool) or not isinstance(index, Integral) or not 0 <= index < num_losses:
+    whole = isinstance(index, Integral) and not isinstance(index, bool)
+    if not whole or not 0 <= int(index) < num_losses:
         known = f" or one of {list(names)}" if names is not None else ""
         raise ValueError(
             f"a fork must be of an exit from 0 to {num_losses - 1}{known}, got {index!r}"

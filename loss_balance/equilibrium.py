@@ -90,7 +90,7 @@ def guidance(
     check_range("temperature", temperature, 0.0, open_low=True)
     if len(logits) != weights.shape[0]:
         raise ValueError(f"logits must be of {weights.shape[0]} exits, got {len(logits)}")
-    stacked = xp.stack(tuple(logits)) if isinstance(logits, (list, tuple)) else logits
+    stacked: Array = xp.stack(tuple(logits)) if isinstance(logits, (list, tuple)) else logits
     answers = _log_softmax(stacked / temperature, xp)
     taught = answers[-1]
     apart = xp.sum(xp.exp(taught) * (taught - answers), -1)  # KL, (L, ...)

@@ -76,7 +76,7 @@ def mixed(features: Any, own: Array, deeper: Array, probe: Array | None = None) 
     sides = []
     for side in (iter(branch), iter(onward)):
         both = zip(leaves, floats, strict=True)
-        sides.append(structure.unflatten(next(side) if is_float else x for x, is_float in both))
+        sides.append(jax.tree.unflatten(structure, [next(side) if f else x for x, f in both]))
     return sides[0], sides[1]
 
 
@@ -100,7 +100,7 @@ def _backward(kept: Any, gradients: tuple[list[Array], list[Array]]) -> tuple[An
     def mean(branch: Array, onward: Array) -> Array:
         wide = jnp.promote_types(branch.dtype, own.dtype)
         found = own.astype(wide) * branch.astype(wide) + deeper.astype(wide) * onward.astype(wide)
-        return found.astype(branch.dtype)
+        return jnp.asarray(found, branch.dtype)
 
     branch, onward = gradients
     means = [mean(*pair) for pair in zip(branch, onward, strict=True)]

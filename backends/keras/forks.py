@@ -155,20 +155,20 @@ def _mixed(features: Any, own: Any, deeper: Any, probe: Any) -> tuple[Any, Any]:
     """(what the exit reads, what goes on); each backend has a backward pass of its own."""
     backend = keras.backend.backend()
     if backend == "torch":
-        from loss_balance.backends.torch.forks import mixed
+        from loss_balance.backends.torch import forks as in_torch
 
-        return mixed(features, own, deeper, probe)
+        return in_torch.mixed(features, own, deeper, probe)
     if backend == "jax":
-        from loss_balance.backends.jax.forks import mixed
+        from loss_balance.backends.jax import forks as in_jax
 
-        return mixed(features, own, deeper, probe)
+        return in_jax.mixed(features, own, deeper, probe)
     return _mixed_in_tensorflow(features, own, deeper, probe)
 
 
 def _mixed_in_tensorflow(features: Any, own: Any, deeper: Any, probe: Any) -> tuple[Any, Any]:
     import tensorflow as tf
 
-    @tf.custom_gradient  # type: ignore[misc]
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def twice(probe: Any, *maps: Any) -> Any:
         def backward(*gradients: Any) -> list[Any]:
             branch, onward = gradients[: len(maps)], gradients[len(maps) :]

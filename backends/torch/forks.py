@@ -55,7 +55,8 @@ class Branching(Clock):
     def begin_forks(self, *, equilibrium: bool, pull: float) -> None:
         """Sets `equilibrium` and `pull`."""
         self.equilibrium, self.pull = equilibrium, check_pull(pull)
-        self._seen = self._traced = self._left = None
+        self._seen = self._traced = None
+        self._left: Tensor | None = None
 
     def fork(self, features: Any, index: int | str, probe: Tensor | None = None) -> tuple[Any, Any]:
         """(what exit `index` reads, what goes on to deeper ones); both are `features`.
@@ -116,7 +117,8 @@ class Branching(Clock):
         weights = self._weights_traced() if compiling else self._seen_now().weights
         step = _kept(self.step) if compiling else self.step
         share = strength_at(strength, step, torch, dtype)
-        return guidance_of_exits(wide, weights.to(dtype), share, temperature, torch).sum()  # type: ignore[no-any-return]
+        found: Tensor = guidance_of_exits(wide, weights.to(dtype), share, temperature, torch)
+        return found.sum()
 
     @torch.no_grad()
     def _seen_now(self) -> Seen:
@@ -169,7 +171,7 @@ class _Fork(torch.autograd.Function):
     """Maps twice; the gradients that come back are mixed, and the norm of the first is noted."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         probe: Tensor | None, own: Tensor, deeper: Tensor, *maps: Tensor
     ) -> tuple[Tensor, ...]:
         del probe, own, deeper
@@ -222,7 +224,7 @@ def mixed(
     places = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.requires_grad]
     if not places:
         return features, features
-    found = _Fork.apply(probe, own, deeper, *(leaves[i] for i in places))
+    found = _Fork.apply(probe, own, deeper, *(leaves[i] for i in places))  # type: ignore[no-untyped-call]
     branch, onward = list(leaves), list(leaves)
     for i, place in enumerate(places):
         branch[place], onward[place] = found[i], found[i + len(places)]

@@ -134,7 +134,7 @@ class JaxLearner:
         _, momenta, _ = taken_apart(other)
         optimizer = optax.tree_utils.tree_set(self.carried.optimizer, trace=momenta)
         balanced = import_state(under("balance", state), self.scheme)
-        norms = None if self.carried.norms is None else state["norms"]
+        norms = None if self.carried.norms is None else jnp.asarray(state["norms"])
         self.carried = self._on_device(Carried(parameters, statistics, optimizer, balanced, norms))
 
     def _net(self) -> AnytimeNet:

@@ -27,6 +27,7 @@ from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.recipes import Recipe
+from loss_balance.experiments.training.schemes import SCHEMES
 from loss_balance.experiments.verification.isolation import installed, run_module
 from loss_balance.experiments.verification.probes import (
     PROBES,
@@ -164,28 +165,29 @@ def _first_round(framework: str, folder: Path, large: Sequence[str]) -> dict[str
 
 
 def _epoch(framework: str) -> dict[str, NDArray[Any]]:
-    """The mean losses of an epoch of the framework's learner, and the loss weights at its end."""
+    """The mean losses of an epoch of the framework's learners, and the loss weights at its end."""
     data = SOURCE.load()
     spec = families.resann(1, 4, data.num_classes, input_shape=data.input_shape)
-    scheme = AdaLoss(len(spec.exits), decay=0.9)
-    engine = Engine(framework)
-    run = Run(
-        name="verify",
-        spec=spec,
-        scheme=scheme,
-        recipe=RECIPE,
-        seed=0,
-        source=SOURCE,
-        fingerprint=data.fingerprint(),
-        engine=engine,
-    )
-    learner = execution.learner(run, data)
-    batches = feed.training(data, RECIPE, seed=0, epoch=0)
-    losses = learner.train_epoch(batches, RECIPE.rate(0), lambda *_: None)
-    return {
-        "learner's epoch/losses/0/all": losses,
-        "learner's epoch/loss weights/0/all": np.asarray(learner.loss_weights()),
-    }
+    adaloss = AdaLoss(len(spec.exits), decay=0.9)
+    found: dict[str, NDArray[Any]] = {}
+    for name in ("adaloss", "guided", "gradient-norm"):
+        run = Run(
+            name="verify",
+            spec=spec,
+            scheme=SCHEMES[name].make(adaloss, 1),
+            recipe=RECIPE,
+            seed=0,
+            source=SOURCE,
+            fingerprint=data.fingerprint(),
+            engine=Engine(framework),
+            coupling=SCHEMES[name].coupling,
+        )
+        learner = execution.learner(run, data)
+        batches = feed.training(data, RECIPE, seed=0, epoch=0)
+        losses = learner.train_epoch(batches, RECIPE.rate(0), lambda *_: None)
+        found[f"learner's epoch/losses of {name}/0/all"] = losses
+        found[f"learner's epoch/weights of {name}/0/all"] = np.asarray(learner.loss_weights())
+    return found
 
 
 def _second_round(framework: str, folder: Path, _: Sequence[str]) -> dict[str, NDArray[Any]]:

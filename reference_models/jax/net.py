@@ -93,7 +93,7 @@ class AnytimeNet(nnx.Module):
         if self.checkpoint:
             return self._recomputing(x, fork)
         features: Any = self.stem(x)
-        answers = []
+        answers: list[Array] = []
         for i, unit in enumerate(self.units):
             features = unit(features)
             if str(i) in self.exits:
@@ -103,7 +103,7 @@ class AnytimeNet(nnx.Module):
 
     def _recomputing(self, x: Array, fork: Fork) -> list[Array]:
         features = recomputed(self.stem, whole(x))
-        answers = []
+        answers: list[Array] = []
         for i, unit in enumerate(self.units):
             features = recomputed(unit, features)
             if str(i) in self.exits:

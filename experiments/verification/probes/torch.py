@@ -53,7 +53,7 @@ class TorchProbe:
         logits = net.train()(native(images), balance.fork if pulls else None)
         net.zero_grad()
         total = balance(_losses(logits, labels)) + balance.guidance(logits, strength)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         grads = {name: tensor.grad for name, tensor in net.named_weights().items()}
         gradients = {name: to_array(grad) for name, grad in grads.items() if grad is not None}
         return [answer.detach().numpy() for answer in logits], gradients

@@ -14,7 +14,7 @@ import pytest
 from support.experiments.standardising import standardise
 from support.networks.numpy_network import Oracle as Network
 
-from loss_balance import AdaLoss, Constant, Static
+from loss_balance import AdaLoss, Constant, GradientNorm, Static
 from loss_balance.experiments.data import augment
 from loss_balance.experiments.data.sources import Source, load
 from loss_balance.experiments.runs.execution import learner
@@ -22,6 +22,7 @@ from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.recipes import Recipe
+from loss_balance.experiments.training.schemes import Coupling
 from loss_balance.experiments.verification.oracle import Oracle as Weights
 from loss_balance.reference_models import families
 from loss_balance.reference_models.description.weights import initialise
@@ -31,7 +32,22 @@ SPEC = families.resann(1, 4, 10, input_shape=DATA.input_shape)
 ADALOSS = AdaLoss(3, decay=0.9)
 
 
-def make(framework, data=DATA, *, scheme=ADALOSS, seed=0, epochs=3, precision="float32", **recipe):
+USUAL = Coupling()
+GUIDED = {"coupling": Coupling(equilibrium=True, pull=0.5, guidance=1.0, rising=True)}
+FIRST_ORDER = {"scheme": GradientNorm(3), "coupling": Coupling(equilibrium=True)}
+
+
+def make(
+    framework,
+    data=DATA,
+    *,
+    scheme=ADALOSS,
+    seed=0,
+    epochs=3,
+    precision="float32",
+    coupling=USUAL,
+    **recipe,
+):
     """A run; with the same arguments the same one."""
     spec = families.resann(1, 4, 10, input_shape=data.input_shape)
     engine = Engine(framework, precision=precision)
@@ -45,6 +61,7 @@ def make(framework, data=DATA, *, scheme=ADALOSS, seed=0, epochs=3, precision="f
         source=Source("digits"),
         fingerprint=data.fingerprint(),
         engine=engine,
+        coupling=coupling,
     )
 
 
@@ -145,8 +162,9 @@ class LearnerContract:
         reached = {f"unit{i}" for i in range(SPEC.exits[1] + 1)}
         assert moved == {"stem", *reached, f"exit{SPEC.exits[1]}"}
 
-    def test_a_state_continues_exactly_in_another_learner(self):
-        one, other = self.learner(), self.learner(seed=7)
+    @pytest.mark.parametrize("how", [{}, GUIDED, FIRST_ORDER], ids=["usual", "guided", "norms"])
+    def test_a_state_continues_exactly_in_another_learner(self, how):
+        one, other = self.learner(**how), self.learner(seed=7, **how)
         one.train_epoch(batches(3), 0.1, ignore)
         kept = one.state()
         copies = {name: array.copy() for name, array in kept.items()}
@@ -159,6 +177,30 @@ class LearnerContract:
         assert {array.dtype for array in kept.values() if array.dtype.kind == "f"} == {
             np.dtype(np.float32)
         }
+
+    def test_in_equilibrium_a_weight_of_zero_leaves_the_head_its_loss(self):
+        weights = {"scheme": Static((0.0, 1.0, 0.0)), "weight_decay": 0.0}
+        learner = self.learner(**weights, coupling=Coupling(equilibrium=True))
+        learner.train_epoch(batches(2), 0.1, ignore)
+        first, after = initialise(SPEC, 0), learner.weights()
+        moved = {n.split(".")[0] for n in SPEC.parameters() if (first[n] != after[n]).any()}
+        heads = {f"exit{i}" for i in SPEC.exits}
+        # Behind the exit that pulls, the trunk has what comes from deeper: nothing.
+        assert moved == {"stem", *(f"unit{i}" for i in range(SPEC.exits[1] + 1)), *heads}
+
+    def test_guidance_rises_from_nothing_and_then_moves_early_exits(self):
+        both = [
+            self.learner(
+                scheme=Static((0.1, 0.5, 1.0)),
+                coupling=replace(GUIDED["coupling"], guidance=strength),
+            )
+            for strength in (1.0, 0.0)
+        ]
+        for step, batch in enumerate(batches(3)):
+            for one in both:
+                one.train_epoch([batch], 0.1, ignore)
+            guided, plain = (one.weights()["exit0.linear.kernel"] for one in both)
+            assert (np.abs(guided - plain).max() > 1e-6) == (step > 0)
 
     def test_a_state_that_does_not_fit_is_refused(self):
         learner = self.learner()
