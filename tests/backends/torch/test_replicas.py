@@ -152,3 +152,12 @@ def test_a_sharded_model_from_the_meta_device_begins_fresh_on_both(found):
             "skipped": [0, 0],
         }
         assert_state(state["after"], state_after([3.0, 1.0]))
+
+
+def test_forks_under_ddp_mix_by_the_weights_that_all_share(found):
+    oracle = Oracle(2, decay=0.5)
+    first, second = oracle.update([1.5, 4.5])
+    for state in found["forked_under_ddp"]:
+        assert_state(state, state_after([1.5, 4.5], [1.5, 4.5]))
+        mixed = (first * 1.0 + second * 3.0) / (first + second)
+        assert state["gradient"] == pytest.approx([1.5 * mixed, 1.5 * 3.0])

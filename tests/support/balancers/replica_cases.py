@@ -60,6 +60,31 @@ class Model(nn.Module):
         return self.balance([None if loss is None else loss + near_zero for loss in losses])
 
 
+class Chain(nn.Module):
+    """Two exits, whose heads multiply, and the balancer's forks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Parameter(torch.ones(2))
+        self.balance = Balancer(SCHEME, equilibrium=True)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        first, onward = self.balance.fork(self.trunk[0] * x, 0)
+        second, _ = self.balance.fork(self.trunk[1] * onward, 1)
+        return [first, 3.0 * second]
+
+
+def forked_under_ddp(rank: int) -> Any:
+    """Gradients of the second step, by weights that all ranks share."""
+    net = DistributedDataParallel(Chain())
+    balance = net.module.balance
+    for _ in range(2):
+        net.zero_grad()
+        losses = net(torch.tensor(1.0 + rank))
+        balance(losses).backward()
+    return seen(balance) | {"gradient": net.module.trunk.grad.tolist()}
+
+
 def none_on_one_rank(rank: int) -> Any:
     balance = Balancer(SCHEME)
     total = balance(unequal(1) if rank else [None, None])
@@ -274,6 +299,7 @@ def sharded_from_meta(rank: int) -> Any:
 
 
 CASES = [
+    forked_under_ddp,
     none_on_one_rank,
     empty_mask_on_one_rank,
     negative_at_first_on_one_rank,
