@@ -34,6 +34,13 @@ DataSets = Annotated[
     str | None,
     typer.Option(help="Names of data sets, with commas.", show_default="the scale's"),
 ]
+Beyond = Annotated[
+    bool,
+    typer.Option(
+        "--beyond",
+        help="Also equilibrium and guided, which the paper does not have (some of them).",
+    ),
+]
 FINAL_WEIGHT = {"default": None, "show_default": "1; 2 for table3b and imagefolder"}
 Out = Annotated[
     Path,
@@ -53,6 +60,7 @@ def _redo(name: str, summary: str) -> None:
         scale: Scale = "small",
         networks: Networks = None,
         data: DataSets = None,
+        beyond: Beyond = False,
         jobs: opts.Jobs = None,
         out: Out = Path("runs/paper"),
     ) -> None:
@@ -63,6 +71,7 @@ def _redo(name: str, summary: str) -> None:
             scale,
             networks=None if networks is None else opts.names(networks),
             data=None if data is None else opts.names(data),
+            beyond=beyond,
         )
         if not redo(name, request, out, workers_for(jobs)):
             raise typer.Exit(130)

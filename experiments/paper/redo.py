@@ -31,6 +31,7 @@ class Request:
     scale: str
     networks: tuple[str, ...] | None = None
     data: tuple[str, ...] | None = None
+    beyond: bool = False  # also what the paper does not have
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,21 @@ class Study:
     runs: Callable[[Sequence[Comparison]], list[Run]]
     exhibit: Callable[[Sequence[Comparison], TrainedRuns], Exhibit]
     validation: bool = False  # always hold some training images out
+    beyond: tuple[str, ...] = ()  # schemes that the paper does not have
 
 
+BEYOND = ("equilibrium", "guided")
 STUDIES = {
-    "fig2a": Study(("const", "half-end", "adaloss"), fig2a.runs_2a, fig2a.fig2a),
+    "fig2a": Study(("const", "half-end", "adaloss"), fig2a.runs_2a, fig2a.fig2a, beyond=BEYOND),
     "fig4": Study(("const", "adaloss"), fig4.runs_4, fig4.fig4),
-    "fig5a": Study(("adaloss", "const", "opt"), fig5a.runs_5a, fig5a.fig5a, validation=True),
+    "fig5a": Study(
+        ("adaloss", "const", "opt"), fig5a.runs_5a, fig5a.fig5a, validation=True, beyond=BEYOND
+    ),
     "fig5c": Study(("adaloss",), fig5c.runs_5c, fig5c.fig5c),
-    "table3a": Study(("const", "linear", "adaloss", "opt"), tables.all_runs, tables.table3a),
-    "table3b": Study(("const", "adaloss"), tables.all_runs, tables.table3b),
+    "table3a": Study(
+        ("const", "linear", "adaloss", "opt"), tables.all_runs, tables.table3a, beyond=BEYOND
+    ),
+    "table3b": Study(("const", "adaloss"), tables.all_runs, tables.table3b, beyond=BEYOND),
 }
 
 
@@ -64,7 +71,10 @@ def redo(name: str, request: Request, out: Path, jobs: int) -> bool:
     study = STUDIES[name]
     if study.validation:
         request = replace(request, options=replace(request.options, validation=True))
-    comparisons = prepare(name, request, study.schemes)
+    if request.beyond and not study.beyond:
+        raise UserError(f"--beyond is for {', '.join(k for k, s in STUDIES.items() if s.beyond)}")
+    schemes = study.schemes + study.beyond * request.beyond
+    comparisons = prepare(name, request, schemes)
     images = {comparison.source: comparison.images for comparison in comparisons}
     try:
         runs = Pool(out / "runs").train(study.runs(comparisons), jobs, images, console)

@@ -17,6 +17,8 @@ from loss_balance.experiments.studies.comparison import AT, Comparison, Outcome,
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.schemes import OPT, color_of
 
+STYLES = ("s--", "o-", "^:", "d-.")  # of const, adaloss, and what is beyond the paper
+
 
 def all_runs(comparisons: Sequence[Comparison]) -> list[Run]:
     """The runs of each comparison."""
@@ -33,14 +35,14 @@ def table3a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     outcomes = [measured(comparison, trained) for comparison in comparisons]
     every = {
         name: np.array([100 * o.increase(name, "test_error", OPT) for o in outcomes])
-        for name in TABLE_3A
+        for name in outcomes[0].curves
     }
     defined = np.isfinite(np.array(list(every.values()))).all(axis=(0, 2))
     mean = {name: _mean(values[defined]) for name, values in every.items()}
     columns = ["scheme", *(text for at in AT for text in (at, "paper"))]
     rows = [
-        (name, *(c for pair in zip(mean[name], TABLE_3A[name], strict=True) for c in _pair(pair)))
-        for name in TABLE_3A
+        (name, *(c for pair in zip(values, _paper_3a(name), strict=True) for c in _texts(pair)))
+        for name, values in mean.items()
     ]
     return exhibit(
         f"Test error over OPT's, %, average over {subject(comparisons)}",
@@ -62,10 +64,10 @@ def _exits(outcomes: Sequence[Outcome]) -> str:
     return "; ".join(f"{name} {', '.join(map(str, these))}" for name, these in exits.items())
 
 
-def _points(o: Outcome) -> Values:
-    """AdaLoss's test error less that of constant weights, (seeds, fractions), %."""
-    adaloss, const = (o.at_fractions(name, "test_error") for name in ("adaloss", "const"))
-    return 100 * (adaloss - const)
+def _points(o: Outcome, scheme: str = "adaloss") -> Values:
+    """A scheme's test error less that of constant weights, (seeds, fractions), %."""
+    ours, const = (o.at_fractions(name, "test_error") for name in (scheme, "const"))
+    return 100 * (ours - const)
 
 
 def _changes(outcomes: Sequence[Outcome]) -> str:
@@ -73,8 +75,9 @@ def _changes(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{change(x)} at {at}" for at, x in zip(AT, average.T, strict=True))
 
 
-def _pair(pair: tuple[float, float]) -> tuple[str, str]:
-    return number(pair[0]), f"{pair[1]:.2f}"
+def _paper_3a(name: str) -> tuple[float, ...]:
+    """The paper's row, of a scheme that it does not have no numbers."""
+    return TABLE_3A.get(name, (np.nan,) * len(AT))
 
 
 def _mean(values: Values) -> Values:
@@ -93,10 +96,11 @@ def _findings_3a(mean: dict[str, Values], defined: NDArray[np.bool_]) -> list[st
     rivals = [name for name in mean if name != OPT]
     for k, at in enumerate(AT):
         here = min(rivals, key=lambda name: mean[name][k])
-        paper = min(rivals, key=lambda name: TABLE_3A[name][k])
+        paper = min(set(TABLE_3A) - {OPT}, key=lambda name: TABLE_3A[name][k])
+        known = f", in the paper {paper}'s{'' if here == paper else ': it differs'}"
         lines.append(
-            f"At {at} of the cost the least increase is {here}'s, in the paper {paper}'s"
-            f"{'' if here == paper else ': it differs'}."
+            f"At {at} of the cost the least increase is {here}'s"
+            f"{known if here in TABLE_3A else ', which the paper does not have'}."
         )
     return lines
 
@@ -107,14 +111,14 @@ def _figure_3a(mean: dict[str, Values]) -> Figure:
     figure, axes = panel(title, "fraction of the total cost", "test error over OPT's, %")
     for name, values in mean.items():
         axes.plot(range(len(AT)), values, "o-", color=color_of(name), label=name)
-        axes.plot(range(len(AT)), TABLE_3A[name], "--", color=color_of(name), linewidth=1)
+        axes.plot(range(len(AT)), _paper_3a(name), "--", color=color_of(name), linewidth=1)
     axes.set_xticks(range(len(AT)), AT)
     axes.legend()
     return figure
 
 
 def table3b(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
-    """The test error of each network with constant weights and with AdaLoss, %."""
+    """The test error of each network with constant weights, with AdaLoss and what is beyond, %."""
     outcomes = [measured(comparison, trained) for comparison in comparisons]
     rows, findings = [], []
     for o in outcomes:
@@ -129,8 +133,10 @@ def table3b(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
             cells = zip(values, theirs or (np.nan,) * len(AT), strict=True)
             rows.append((f"{label} {scheme}", *(c for pair in cells for c in _texts(pair))))
         exits = ", ".join(str(index + 1) for index in o.comparison.exits)
-        changes = ", ".join(map(change, _points(o).T))
-        findings.append(f"{label} (exits {exits}): AdaLoss against const {changes} points.")
+        for scheme in o.comparison.shared[1:]:
+            changes = ", ".join(map(change, _points(o, scheme).T))
+            title = "AdaLoss" if scheme == "adaloss" else scheme
+            findings.append(f"{label} (exits {exits}): {title} against const {changes} points.")
     factor = comparisons[0].adaloss.final_weight
     findings.append(f"AdaLoss's final weight is multiplied by {factor:g}; on ILSVRC the paper's 2.")
     columns = ("network, scheme", *(text for at in AT for text in (at, "paper")))
@@ -162,7 +168,7 @@ def _figure_4f(outcomes: Sequence[Outcome]) -> Figure:
     title, across = "Table 3b, as in Fig. 4f", "FLOPs, two per multiply-add"
     figure, axes = panel(title, across, "test error, %", size=(6.2, 4.2))
     for k, o in enumerate(outcomes):
-        for scheme, style in (("const", "s--"), ("adaloss", "o-")):
+        for scheme, style in zip(o.comparison.shared, STYLES, strict=False):
             curve = o.curves[scheme]
             flops = 2 * np.array(curve.multiply_adds)
             label = f"{o.comparison.spec.name}, {scheme}"

@@ -306,3 +306,15 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, arguments, messa
     status, _, complaint = call("paper", name, *scale, *options, "--out", tmp_path / "out")
     assert (status, message in complaint) == (2, True), complaint
     assert not (tmp_path / "out").exists()
+
+
+def test_beyond_adds_schemes_that_the_paper_does_not_have(out, printed):
+    status, text, _ = call("paper", "table3a", *QUICK, "--beyond", "--out", out)
+    assert (status, text.splitlines()[0]) == (0, "8 runs, 2 of them to train.")
+    _, rows = table(out, "table3a")
+    assert list(rows) == ["const", "linear", "adaloss", "equilibrium", "guided", "opt"]
+    for name in ("equilibrium", "guided"):
+        assert rows[name][1::2] == ["n/a"] * 4
+        assert all(float(cell) for cell in rows[name][::2])
+    status, _, error = call("paper", "fig4", *QUICK, "--beyond", "--out", out)
+    assert (status, error) == (2, "loss-balance: --beyond is for fig2a, fig5a, table3a, table3b\n")
