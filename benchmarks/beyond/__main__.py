@@ -2,8 +2,9 @@
 
     python -m benchmarks.beyond --network resann-3-8 --data digit-pairs --seeds 5 const guided
 
-Without names: all variants (`variants.VARIANTS`). Finished runs stay in --out, a JSON file each,
-and are not trained again. --path takes an npz of images, --keep the first so many for training.
+Without names: all variants (`variants.VARIANTS`). What is finished, in --out or in the results that
+come with the study, is not trained again (--anew does). --path takes an npz of images; `--pack`
+puts what is in --out to the study's own results.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+from benchmarks.beyond import results
 from benchmarks.beyond.report import table
 from benchmarks.beyond.runs import Job, train
 from benchmarks.beyond.variants import VARIANTS
+from loss_balance.experiments.studies.comparison import FRACTIONS
+from loss_balance.reference_models import families
+from loss_balance.reference_models.description.spec import AnytimeSpec
 
 
-def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
+def jobs(arguments: argparse.Namespace, spec: AnytimeSpec) -> Iterator[Job]:
     """All runs of the command, seed by seed."""
-    from loss_balance.experiments.studies.comparison import FRACTIONS
-    from loss_balance.reference_models import families
-
-    spec = families.get(arguments.network, num_classes=10, input_shape=(12, 12, 3))
     cuts = sorted({spec.latest_exit(fraction) for fraction in FRACTIONS})
     for seed in range(arguments.seeds):
         for name in arguments.variants or VARIANTS:
@@ -42,10 +43,14 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
                 )
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.beyond", description=__doc__)
-    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join(VARIANTS))
+def read_arguments() -> argparse.Namespace:
+    """What the command was asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.beyond",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help="; ".join(VARIANTS))
     parser.add_argument("--network", default="resann-3-8")
     parser.add_argument("--data", default="digit-pairs")
     parser.add_argument("--path", help="an npz, in place of --data")
@@ -53,20 +58,44 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--validation", action="store_true")
+    parser.add_argument("--anew", action="store_true")
+    parser.add_argument("--pack", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/beyond"))
     arguments = parser.parse_args()
-    unknown = set(arguments.variants) - set(VARIANTS)
+    unknown = sorted(set(arguments.variants) - set(VARIANTS))
     if unknown:
-        parser.error(f"variants must be among {', '.join(VARIANTS)}, got {', '.join(unknown)}")
-    planned = list(jobs(arguments))
+        parser.error(f"variants must be among {'; '.join(VARIANTS)}, got {'; '.join(unknown)}")
+    return arguments
+
+
+def main() -> None:
+    """The command."""
+    arguments = read_arguments()
+    if arguments.pack:
+        print(results.pack(arguments.out), "results in", results.PACKED)
+        return
+    # Which exits are compared does not depend on the images.
+    spec = families.get(arguments.network, num_classes=10, input_shape=(32, 32, 3))
+    found = {}
+    missing = []
+    for job in jobs(arguments, spec):
+        result = None if arguments.anew else results.known(job.setting, job.name, arguments.out)
+        if result is None:
+            missing.append(job)
+        else:
+            found[job] = result
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(train, job, arguments.out): job for job in planned}
-        results = {}
-        for future in as_completed(futures):
-            results[futures[future]] = future.result()
-            print(len(results), "of", len(planned), futures[future].name, flush=True)
-    print(table(results))
+        futures = {pool.submit(train, job, arguments.out): job for job in missing}
+        for done, future in enumerate(as_completed(futures), 1):
+            found[futures[future]] = future.result()
+            print(f"{done} of {len(missing)}: {futures[future].name}", flush=True)
+    order = list(arguments.variants or VARIANTS)
+    print(
+        table(
+            spec, {job: found[job] for job in sorted(found, key=lambda j: order.index(j.variant))}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.beyond import results
 from benchmarks.beyond.variants import VARIANTS
 
 
@@ -35,16 +35,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Of its result."""
         cut = "" if self.cut is None else f" exit {self.cut + 1}"
-        return f"{self.variant}{cut} seed {self.seed}.json"
+        return f"{self.variant}{cut} seed {self.seed}"
 
 
 def train(job: Job, out: Path) -> dict[str, Any]:
-    """Trains the job unless its result is there."""
-    file = out / job.setting / job.name
-    if file.exists():
-        return dict(json.loads(file.read_text()))
+    """Trains the job, keeps its result in `out` and returns it."""
     import torch
 
     from benchmarks.beyond.learner import StudyLearner
@@ -86,6 +83,5 @@ def train(job: Job, out: Path) -> dict[str, Any]:
         "test_error": test_error.tolist(),
         "loss_weight": learner.loss_weights(),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result) + "\n")
+    results.write(job.setting, job.name, out, result)
     return result

@@ -82,8 +82,14 @@ def test_the_findings_follow_from_the_summary(finished):
     at = [index - 1 for index in summary["exit_at_fraction"]]
     changes = [round(100 * (loss["adaloss"][k] / loss["const"][k] - 1)) for k in at]
     assert [int(x) for x in re.findall(r"([+-]\d+) % at", line)] == changes
-    gains = re.search(r"gains at ([^;,.]+)", line)
-    assert (gains is not None) == any(change < 0 for change in changes)
+    spread = {name: summary["schemes"][name]["train_loss_sd"] for name in loss}
+    clear = [
+        abs(loss["adaloss"][k] - loss["const"][k]) > np.hypot(*(spread[n][k] for n in spread))
+        for k in at
+    ]
+    pairs = list(zip(changes, clear, strict=True))
+    assert ("gains at" in line) == any(change < 0 for change, is_clear in pairs if is_clear)
+    assert ("pays at" in line) == any(change > 0 for change, is_clear in pairs if is_clear)
 
 
 def test_the_report_stands_alone(finished):

@@ -1,0 +1,106 @@
+"""What a comparison says in words, from made-up numbers: the best of each quarter, the spread."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")  # what the experiments need is there
+from loss_balance import AdaLoss
+from loss_balance.experiments.data.sources import Source
+from loss_balance.experiments.pages.findings import findings
+from loss_balance.experiments.studies.comparison import Comparison, Curve, Outcome
+from loss_balance.experiments.training.recipes import Recipe
+from loss_balance.reference_models import families
+
+SPEC = families.resann(3, 4, 10, input_shape=(8, 8, 1))
+
+
+def measured(seeds, **error):
+    """An outcome of these test errors, in %, at the four quarters: a list of seeds a scheme."""
+    comparison = Comparison(
+        spec=SPEC,
+        recipe=Recipe(epochs=1),
+        source=Source("digits"),
+        fingerprint="x",
+        schemes=tuple(error),
+        seeds=tuple(range(seeds)),
+        adaloss=AdaLoss(len(SPEC.exits)),
+        images=10,
+    )
+    costs = tuple(range(len(SPEC.exits)))
+    curves = {}
+    for name, rows in error.items():
+        values = np.zeros((seeds, len(SPEC.exits)))
+        values[:, list(comparison.exits)] = np.array(rows) / 100
+        curves[name] = Curve(costs, 10 * values, values)
+    return Outcome(comparison, curves)
+
+
+def test_exits_at_the_quarters_differ():
+    assert len(set(measured(1, const=[[1, 2, 3, 4]]).comparison.exits)) == 4
+
+
+def test_each_quarter_has_its_best_scheme_and_the_next():
+    lines = findings(
+        measured(
+            2,
+            const=[[60.0, 30.0, 20.0, 15.0], [62.0, 32.0, 22.0, 17.0]],
+            adaloss=[[80.0, 30.0, 19.0, 10.0], [80.0, 33.0, 21.0, 10.0]],
+            guided=[[50.0, 29.0, 23.0, 11.0], [52.0, 32.0, 25.0, 13.0]],
+        )
+    )
+    (best,) = (line for line in lines if line.startswith("Least test error"))
+    assert best == (
+        "Least test error, %: guided 51.0 ±1.4 at 1/4 (then const 61.0 ±1.4); "
+        "guided 30.5 ±2.1 at 1/2 (then const 31.0 ±1.4, within the spread); "
+        "adaloss 20.0 ±1.4 at 3/4 (then const 21.0 ±1.4, within the spread); "
+        "adaloss 10.0 ±0.0 at 1 (then guided 12.0 ±1.4)."
+    )
+    assert lines[-1].startswith("Means over 2 seeds ± their standard deviation")
+
+
+def test_a_difference_within_the_spread_is_no_gain():
+    lines = findings(
+        measured(
+            2,
+            const=[[60.0, 30.0, 20.0, 15.0], [62.0, 32.0, 22.0, 17.0]],
+            guided=[[50.0, 29.0, 23.0, 20.0], [52.0, 32.0, 25.0, 20.0]],
+        )
+    )
+    (line,) = (x for x in lines if x.startswith("Test error, guided against const"))
+    assert line == (
+        "Test error, guided against const: -10.0 points at 1/4, -0.5 points at 1/2, +3.0 points at "
+        "3/4, +4.0 points at 1 of the cost; gains at 1/4, pays at 3/4 and 1."
+    )
+    same = findings(measured(2, const=[[60.0] * 4, [70.0] * 4], guided=[[61.0] * 4, [68.0] * 4]))
+    (line,) = (x for x in same if x.startswith("Test error, guided against const"))
+    assert line.endswith("; no clear difference.")
+
+
+def test_adaloss_trades_only_beyond_the_spread():
+    clear = measured(2, const=[[60.0, 1, 1, 20.0]] * 2, adaloss=[[70.0, 1, 1, 15.0]] * 2)
+    noisy = measured(
+        2, const=[[50.0, 1, 1, 20.0], [70.0, 1, 1, 20.0]], adaloss=[[70.0, 1, 1, 15.0]] * 2
+    )
+    assert "AdaLoss traded early exits for late ones" in findings(clear)[0]
+    assert "AdaLoss did not trade early exits for late ones" in findings(noisy)[0]
+
+
+def test_of_one_seed_nothing_is_called_a_gain():
+    lines = findings(
+        measured(1, const=[[60.0, 30.0, 20.0, 15.0]], adaloss=[[70.0, 30.0, 19.0, 14.0]])
+    )
+    (line,) = (x for x in lines if x.startswith("Test error, AdaLoss against const"))
+    assert line.endswith("of the cost; lower at 3/4 and 1, higher at 1/4.")
+    assert lines[-1] == "One seed: how much of this is chance is not known."
+    assert not any("±" in line or " gains at" in line for line in lines)
+
+
+@pytest.mark.parametrize("names", [("const",), ("const", "opt"), ("opt",)])
+def test_of_one_scheme_there_is_nothing_to_say(names):
+    comparison = SimpleNamespace(seeds=(0,))
+    curves = dict.fromkeys(names)
+    assert findings(SimpleNamespace(comparison=comparison, curves=curves)) == []
