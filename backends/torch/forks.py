@@ -15,6 +15,7 @@ from loss_balance.backends.torch.inputs import eager
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE, check_pull, shares, strength_at
 from loss_balance.equilibrium import guidance as guidance_of_exits
 from loss_balance.schemes.adaloss import Schedule
+from loss_balance.schemes.base import AnyState
 
 
 class Seen:
@@ -82,11 +83,13 @@ class Branching(Clock):
         count = self.scheme.num_losses
         place = exit_index(index, self.names, count, equilibrium=self.equilibrium)
         probe = None if probe is None else probe[place]
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and torch.is_grad_enabled():
             with torch.no_grad():
                 own, deeper = self._shares_of(self._weights_traced())
             return mixed(features, own[place], deeper[place], probe)
-        seen = self._seen_now()
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+            return features, features
+        seen = self._seen_now()  # without gradients too: an outer checkpoint asks for it later
         if not torch.is_grad_enabled():
             return features, features
         return mixed(features, seen.own[place], seen.deeper[place], probe)
@@ -151,6 +154,15 @@ class Branching(Clock):
         if self._factors is not None and self._factors.device != self.weights.device:
             self._factors = self._factors.to(self.weights.device)  # once: it moved
         return self._factors
+
+    def state_came(self, state: AnyState, calls: int) -> None:
+        super().state_came(state, calls)
+        self._traced = None
+
+    def train(self, mode: bool = True) -> Any:
+        """Sets the mode; a forward pass that had no step is over."""
+        self._traced = None
+        return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_seen": None, "_traced": None, "_left": None}

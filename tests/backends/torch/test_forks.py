@@ -184,3 +184,25 @@ def test_a_fork_costs_one_kernel_and_waits_for_nothing():
     views = {"view", "alias", "unbind", "select", "detach", "expand"}
     costs = [len([name for name in names if name not in views]) for names in (few, many)]
     assert (costs[1] - costs[0]) / 6 <= 1.0
+
+
+def test_evaluation_between_the_steps_changes_nothing():
+    torch._dynamo.reset()
+    balance = Balancer(AdaLoss(EXITS, decay=0.5), equilibrium=True)
+    net = Net(balance)
+    x = torch.randn(5, 4)
+    forward = torch.compile(net, fullgraph=True, backend="aot_eager")
+    gradients = []
+    for run in (net, forward):
+        for inference in (torch.no_grad(), torch.inference_mode()):
+            balance.reset()
+            net.eval()
+            with inference:
+                run(x)
+            net.train()
+            balance.import_state({**balance.export_state(), "weights": [0.1, 0.2, 0.5, 1.0]})
+            net.zero_grad()
+            balance(losses_of(run(x))).backward()
+            gradients.append(net.blocks[0].weight.grad.clone())
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0])
