@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.beyond import results
 from benchmarks.beyond.report import table
-from benchmarks.beyond.runs import Job, train
+from benchmarks.beyond.runs import Job, source_of, train
 from benchmarks.beyond.variants import VARIANTS
 from loss_balance.experiments.studies.comparison import FRACTIONS
 from loss_balance.reference_models import families
@@ -35,7 +35,7 @@ def jobs(arguments: argparse.Namespace, spec: AnytimeSpec) -> Iterator[Job]:
                     seed,
                     cut,
                     arguments.network,
-                    "npz" if arguments.path else arguments.data,
+                    arguments.data,
                     arguments.path,
                     arguments.validation,
                     arguments.epochs,
@@ -75,8 +75,10 @@ def main() -> None:
     if arguments.pack:
         print(results.pack(arguments.out), "results in", results.PACKED)
         return
-    # Which exits are compared does not depend on the images.
-    spec = families.get(arguments.network, num_classes=10, input_shape=(32, 32, 3))
+    data = source_of(arguments.data, arguments.path, arguments.validation).load()
+    spec = families.get(
+        arguments.network, num_classes=data.num_classes, input_shape=data.input_shape
+    )
     found = {}
     missing = []
     for job in jobs(arguments, spec):

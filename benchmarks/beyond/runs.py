@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.beyond import results
 from benchmarks.beyond.variants import VARIANTS
+from loss_balance.experiments.data.sources import Source
 
 
 @dataclass(frozen=True)
@@ -40,24 +41,29 @@ class Job:
         return f"{self.variant}{cut} seed {self.seed}"
 
 
+def source_of(data: str, path: str | None, validation: bool) -> Source:
+    """Where the images come from; those of a path are cropped and flipped."""
+    if path is None:
+        return Source(data, validation=validation)
+    return Source("npz", Path(path), validation, "crop-flip")
+
+
 def train(job: Job, out: Path) -> dict[str, Any]:
     """Trains the job, keeps its result in `out` and returns it."""
     import torch
 
     from benchmarks.beyond.learner import StudyLearner
-    from loss_balance.experiments.data.sources import Source
     from loss_balance.experiments.training import feed
     from loss_balance.experiments.training.loop import Run
     from loss_balance.experiments.training.recipes import RECIPES
     from loss_balance.reference_models import families
 
     torch.set_num_threads(1)
-    augment = "crop-flip" if job.path else None
-    source = Source(job.data, Path(job.path) if job.path else None, job.validation, augment)
+    source = source_of(job.data, job.path, job.validation)
     data = source.load()
     spec = families.get(job.network, num_classes=data.num_classes, input_shape=data.input_shape)
     spec = spec if job.cut is None else spec.single_exit(job.cut)
-    recipe = RECIPES[job.data]
+    recipe = RECIPES[source.name]
     recipe = replace(recipe, epochs=job.epochs or recipe.epochs)
     recipe = replace(recipe, learning_rate=job.rate or recipe.learning_rate)
     variant = VARIANTS[job.variant]

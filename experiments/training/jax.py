@@ -60,10 +60,10 @@ class JaxLearner:
         self._step, self._evaluate = compiled(
             self.structure,
             run.scheme,
-            run.coupling,
-            run.coupling.strength(run.steps(len(data.y_train))),
             recipe.momentum,
             recipe.weight_decay,
+            run.coupling,
+            run.steps(len(data.y_train)),
         )
         prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
         self.constants = self._on_device(prepared)

@@ -18,7 +18,6 @@ from loss_balance.experiments.data.augment import Constants, augmented, standard
 from loss_balance.experiments.training.schemes import Coupling
 from loss_balance.reference_models.jax import AnytimeNet
 from loss_balance.reference_models.jax.net import Fork
-from loss_balance.schemes.adaloss import LinearSchedule
 from loss_balance.schemes.base import AnyState, Scheme
 
 
@@ -50,6 +49,9 @@ class Structure:
         return net
 
 
+SUM = Coupling()
+
+
 def exit_losses(logits: Array, labels: Array) -> Array:
     """Cross-entropy of each exit and image, (num_exits, B), of logits (num_exits, B, classes)."""
     repeated = jnp.broadcast_to(labels, logits.shape[:2])
@@ -61,12 +63,16 @@ def exit_losses(logits: Array, labels: Array) -> Array:
 def compiled(
     structure: Structure,
     scheme: Scheme,
-    coupling: Coupling,
-    strength: float | LinearSchedule,
     momentum: float,
     weight_decay: float,
+    coupling: Coupling = SUM,
+    steps: int = 1,
 ) -> tuple[Callable[..., tuple[Carried, Array]], Callable[..., tuple[Array, Array]]]:
-    """(training step, evaluation), the same for runs that differ in seed or learning rate alone."""
+    """(training step, evaluation), the same for runs that differ in seed or learning rate alone.
+
+    `steps` are those of the whole training, over which guidance may rise.
+    """
+    strength = coupling.strength(steps)
     optimizer = sgd(momentum, weight_decay)
 
     @partial(jax.jit, donate_argnums=0)

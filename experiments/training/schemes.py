@@ -77,7 +77,7 @@ SCHEMES = {
         AdaLoss,
         "darkblue",
         lambda given, _: given,
-        Coupling(equilibrium=True, pull=0.5, guidance=STRENGTH, rising=True),
+        Coupling(equilibrium=True, pull=0.75, guidance=STRENGTH, rising=True),
     ),
     "log-loss": Kind(LogLoss, "C1", lambda given, _: LogLoss(given.num_losses, scaled=True)),
     "uw": Kind(

@@ -167,6 +167,7 @@ def test_an_interrupted_comparison_resumes_to_the_same_numbers(tmp_path, kill):
         (["--gamma", "1.5"], "gamma must be a number in [0, 1], got 1.5"),
         (["--decay", "1"], "decay must be a number in [0, 1), got 1.0"),
         (["--final-weight", "0"], "final_weight must be a number in (0, inf), got 0.0"),
+        (["--guidance", "0"], "guidance must be a number in (0, 1], got 0.0"),
         (["--framework", "caffe"], "unknown framework 'caffe': choose from torch"),
         (["--backend", "caffe"], "unknown framework 'caffe': choose from torch"),
         (["--device", "tpu"], "unknown device 'tpu': choose from cpu, cuda"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from threading import Event, Thread
 
 import pytest
@@ -11,7 +12,7 @@ from loss_balance import AdaLoss, LinearSchedule, Single, Static
 from loss_balance.backends.interface import scheme_config
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.training.run_folder import alone, claim
-from loss_balance.experiments.training.schemes import modern
+from loss_balance.experiments.training.schemes import SCHEMES, Coupling, modern, name_of
 
 HOLD = """
 import sys
@@ -89,6 +90,22 @@ def test_a_hyperparameter_that_came_later_has_its_default():
 
 def test_a_comparison_of_version_0_1_called_its_framework_backend():
     assert modern({"backend": "jax", "seeds": 2}) == {"framework": "jax", "seeds": 2}
+
+
+def test_what_came_before_equilibrium_was_coupled_by_the_sum_alone():
+    run = {"spec": {}, "scheme": scheme_config(AdaLoss(3))}
+    assert modern(run)["coupling"] == asdict(Coupling())
+    mine = {**run, "coupling": asdict(Coupling(equilibrium=True))}
+    assert modern(mine) == mine
+    assert modern({"schemes": ["const"], "seeds": 2})["guidance"] == 1.0
+
+
+def test_schemes_of_one_class_are_told_apart_by_their_coupling():
+    for name, kind in SCHEMES.items():
+        scheme = kind.make(AdaLoss(3), 5)
+        assert name_of(scheme_config(scheme), kind.coupling) == name
+    weaker = replace(SCHEMES["guided"].coupling, guidance=0.25, rising=False, pull=0.0)
+    assert name_of(scheme_config(AdaLoss(3)), weaker) == "guided"
 
 
 @pytest.mark.parametrize(

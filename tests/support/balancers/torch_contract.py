@@ -54,10 +54,8 @@ class TorchContract(GradientContract):
 
     def forked(self, balancer, x, heads, dtype, way, *, probe):
         balancer.train()
-        x, heads = (
-            torch.tensor(t, dtype=getattr(torch, dtype)).requires_grad_() for t in (x, heads)
-        )
-        probe = torch.zeros(3, requires_grad=True) if probe else None
+        x, heads = (convert(np.array(t), dtype).requires_grad_() for t in (x, heads))
+        probe = torch.zeros(3, device=x.device, requires_grad=True) if probe else None
 
         def again(step):
             if not way.startswith("recomputed"):
@@ -76,13 +74,13 @@ class TorchContract(GradientContract):
         balancer(losses.abs())  # as in every step: moves the weights before backward
         losses.sum().backward()
         found = [losses, read, x.grad, heads.grad, None if probe is None else probe.grad]
-        return Pass(*(None if t is None else t.detach().double().numpy() for t in found))
+        return Pass(*(None if t is None else t.detach().double().cpu().numpy() for t in found))
 
     def guided(self, balancer, logits, **options):
-        logits = torch.tensor(logits, requires_grad=True)
+        logits = convert(logits, "float32").requires_grad_()
         total = balancer.guidance(logits, **options)
         total.backward()
-        return total.item(), logits.grad.numpy()
+        return total.item(), logits.grad.cpu().numpy()
 
     def evaluate(self, balancer, losses):
         return float(balancer.eval()(convert(losses, "float32")))

@@ -33,7 +33,7 @@ ADALOSS = AdaLoss(3, decay=0.9)
 
 
 USUAL = Coupling()
-GUIDED = {"coupling": Coupling(equilibrium=True, pull=0.5, guidance=1.0, rising=True)}
+GUIDED = {"coupling": Coupling(equilibrium=True, pull=0.75, guidance=1.0, rising=True)}
 FIRST_ORDER = {"scheme": GradientNorm(3), "coupling": Coupling(equilibrium=True)}
 
 
