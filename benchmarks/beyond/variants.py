@@ -69,57 +69,58 @@ def _power(p: float) -> Callable[[int, int], Scheme]:
 
 
 EQUILIBRIUM = Variant(trunk="equilibrium")
-GUIDED = replace(EQUILIBRIUM, strength=1.0)
+THROUGHOUT = replace(EQUILIBRIUM, strength=1.0)
+GUIDED = replace(EQUILIBRIUM, strength=1.0, ramp="up", pull=0.75)
 
-VARIANTS: dict[str, Variant] = {
+MAIN: dict[str, Variant] = {  # as the package has them
     "const": Variant(_constant),
     "linear": Variant(_linear),
     "adaloss": Variant(),
     "equilibrium": EQUILIBRIUM,
     "guided": GUIDED,
+    "gradient-norm": replace(EQUILIBRIUM, observes="norms"),
     "opt": Variant(lambda exits, _: Single(exits)),
-    # ablations
-    "equilibrium, const": replace(EQUILIBRIUM, scheme=_constant),
-    "equilibrium, linear": replace(EQUILIBRIUM, scheme=_linear),
-    "guidance alone": Variant(strength=1.0),
-    "guided, evenly": replace(GUIDED, share=False),
-    "guided, g 0.5": replace(GUIDED, strength=0.5),
-    "guided, g 2": replace(GUIDED, strength=2.0),
-    "heads unweighted": Variant(trunk="weighted"),
-    "adaloss, mean": Variant(mean=True),
-    "const, mean": Variant(_constant, mean=True),
+}
+ABLATIONS: dict[str, Variant] = {
+    "equilibrium, const weights": replace(EQUILIBRIUM, scheme=_constant),
+    "equilibrium, linear weights": replace(EQUILIBRIUM, scheme=_linear),
     "equilibrium, gamma 0.3": replace(EQUILIBRIUM, scheme=_adaloss(gamma=0.3)),
     "equilibrium, gamma annealed": replace(EQUILIBRIUM, scheme=_annealed),
     "equilibrium, final weight 2": replace(EQUILIBRIUM, scheme=_adaloss(final_weight=2.0)),
+    "adaloss, mean for sum": Variant(mean=True),
+    "const, mean for sum": Variant(_constant, mean=True),
+    "heads unweighted, trunk plain": Variant(trunk="weighted"),
+    "guidance alone": Variant(strength=1.0),
+    "guidance alone, rising": Variant(strength=1.0, ramp="up"),
+    "guided, throughout": THROUGHOUT,
+    "guided, throughout, evenly": replace(THROUGHOUT, share=False),
+    "guided, throughout, g 0.5": replace(THROUGHOUT, strength=0.5),
+    "guided, throughout, gamma 0.3": replace(THROUGHOUT, scheme=_adaloss(gamma=0.3)),
     "guided, gamma 0.3": replace(GUIDED, scheme=_adaloss(gamma=0.3)),
     "guided, gamma annealed": replace(GUIDED, scheme=_annealed),
     "guided, final weight 2": replace(GUIDED, scheme=_adaloss(final_weight=2.0)),
-    # further
-    "gradient norms": Variant(observes="norms"),
-    "equilibrium, gradient norms": replace(EQUILIBRIUM, observes="norms"),
-    "guided, gradient norms": replace(GUIDED, observes="norms"),
+}
+SEARCH: dict[str, Variant] = {
+    "guided, pull 0": replace(GUIDED, pull=0.0),
+    "guided, pull 0.5": replace(GUIDED, pull=0.5),
+    "guided, pull 0.5, g 0.5": replace(GUIDED, pull=0.5, strength=0.5),
+    "guided, pull 1": replace(GUIDED, pull=1.0),
+    "guided, throughout, pull 0": replace(THROUGHOUT, pull=0.0),
+    "guided, throughout, pull 0, g 0.5": replace(THROUGHOUT, pull=0.0, strength=0.5),
+    "guided, falling": replace(THROUGHOUT, ramp="down"),
+    "guided, throughout, by the next exit": replace(THROUGHOUT, teacher="next"),
+    "guided, throughout, in place of the loss": replace(THROUGHOUT, mixed=True),
+    "guided, throughout, in place of the loss, pull 0": replace(THROUGHOUT, mixed=True, pull=0.0),
     "backbone first": Variant(backbone=0.5),
     "equilibrium, backbone first": replace(EQUILIBRIUM, backbone=0.5),
-    "guided, even pull": replace(GUIDED, pull=0.0),
-    "guided, g 0.5, even pull": replace(GUIDED, pull=0.0, strength=0.5),
-    "guided, rising, even pull": replace(GUIDED, pull=0.0, ramp="up"),
-    "guided, rising, pull 0.75": replace(GUIDED, pull=0.75, ramp="up"),
-    "guided, g 0.5, rising, root pull": replace(GUIDED, pull=0.5, ramp="up", strength=0.5),
-    "guided, rising, root pull": replace(GUIDED, pull=0.5, ramp="up"),
-    "guided, mixed, even pull": replace(GUIDED, mixed=True, pull=0.0),
-    "guided, mixed, rising": replace(GUIDED, mixed=True, ramp="up"),
-    "guided, mixed": replace(GUIDED, mixed=True),
-    "guided, mixed, g 0.5": replace(GUIDED, mixed=True, strength=0.5),
-    "guided, g 0.5, falling": replace(GUIDED, strength=0.5, ramp="down"),
-    "guided, const": replace(GUIDED, scheme=_constant, share=False),
-    "guided by the next": replace(GUIDED, teacher="next"),
-    "guided, strength falling": replace(GUIDED, ramp="down"),
-    "guided, strength rising": replace(GUIDED, ramp="up"),
     "equilibrium, excess loss": replace(EQUILIBRIUM, scheme=_excess),
-    "guided, excess loss": replace(GUIDED, scheme=_excess),
+    "guided, throughout, excess loss": replace(THROUGHOUT, scheme=_excess),
     "equilibrium, p -1": replace(EQUILIBRIUM, scheme=_power(-1.0)),
     "equilibrium, p -0.5": replace(EQUILIBRIUM, scheme=_power(-0.5)),
     "equilibrium, p 0": replace(EQUILIBRIUM, scheme=_power(0.0)),
     "equilibrium, p 0.5": replace(EQUILIBRIUM, scheme=_power(0.5)),
-    "guided, p 0.5": replace(GUIDED, scheme=_power(0.5)),
+    "guided, throughout, p 0.5": replace(THROUGHOUT, scheme=_power(0.5)),
+    "gradient norms, weighted sum": Variant(observes="norms"),
+    "guided, gradient norms": replace(GUIDED, observes="norms"),
 }
+VARIANTS = MAIN | ABLATIONS | SEARCH
