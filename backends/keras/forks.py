@@ -7,14 +7,9 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras.src.backend.common.global_state import get_global_attribute
-from keras.src.saving.serialization_lib import (
-    get_shared_object,
-    record_object_after_deserialization,
-)
 
 from loss_balance.backends.interface import exit_index
-from loss_balance.backends.keras.ops import XP
+from loss_balance.backends.keras.ops import XP, loaded_once, loading
 from loss_balance.backends.keras.state import StateLayer
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE, shares, strength_at
 from loss_balance.equilibrium import guidance as guidance_of_exits
@@ -122,17 +117,12 @@ class Fork(keras.layers.Layer):
         Raises:
             ValueError: outside of a loading, where each would have a balancer of its own.
         """
-        if get_global_attribute("shared_objects/id_to_obj_map") is None:
+        if not loading():
             raise ValueError(
                 "a model with forks must be copied by saving and loading it, for the forks share "
                 "one balancer, got a config alone"
             )
-        key = f"loss_balance/{config['balancer']['config']['name']}"
-        balancer = get_shared_object(key)
-        if balancer is None:
-            balancer = keras.saving.deserialize_keras_object(config["balancer"])
-            record_object_after_deserialization(balancer, key)
-        return cls(**{**config, "balancer": balancer})
+        return cls(**{**config, "balancer": loaded_once(config["balancer"])})
 
 
 def forked(model: Any) -> BranchingLayer | None:

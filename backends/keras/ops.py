@@ -14,6 +14,10 @@ from keras import ops
 from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.saving.serialization_lib import (
+    get_shared_object,
+    record_object_after_deserialization,
+)
 
 from loss_balance.backends.interface import check_scalars
 
@@ -150,6 +154,24 @@ def compiling(x: Any) -> bool:
     if keras.backend.backend() == "torch" or in_symbolic_scope():
         return False
     return not has_values(x)
+
+
+def loading() -> bool:
+    """Whether Keras is loading a model, and knows which objects its parts share."""
+    return get_global_attribute("shared_objects/id_to_obj_map") is not None
+
+
+def loaded_once(config: Any) -> Any:
+    """The layer of a config within others, one for all of the same name while a model is loaded.
+
+    Keras' own way of sharing fails for configs within configs: it marks copies of them.
+    """
+    key = f"loss_balance/{config['config']['name']}"
+    found = get_shared_object(key)
+    if found is None:
+        found = keras.saving.deserialize_keras_object(config)
+        record_object_after_deserialization(found, key)
+    return found
 
 
 def replicas() -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import loss_balance
 from loss_balance import AdaLoss, GradientNorm
-from loss_balance.equilibrium import guidance, shares
+from loss_balance.equilibrium import check_pull, guidance, shares
 
 positive = st.floats(1e-3, 1e3)
 weight_lists = st.lists(positive, min_size=1, max_size=12)
@@ -73,6 +73,29 @@ def test_without_later_weights_the_trunk_gets_the_deeper_gradient_alone():
     own, deeper = shares(np.array([0.5, 0.0, 0.0]), np)
     assert own.tolist() == [1.0, 0.0, 0.0]
     assert deeper.tolist() == [0.0, 1.0, 1.0]
+
+
+@given(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=8), st.floats(0.0, 1.0))
+def test_a_pull_is_a_power_of_the_weights_but_nothing_stays_nothing(weights, pull):
+    powers = [w**pull if w > 0.0 else 0.0 for w in weights]
+    for ours, theirs in zip(
+        shares(np.array(weights), np, pull), shares(np.array(powers), np), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_priorities_are_factors_beside_the_pull():
+    weights, priorities = np.array([0.25, 1.0, 0.0]), np.array([2.0, 0.5, 1.0])
+    for ours, theirs in zip(
+        shares(weights, np, 0.5, priorities), shares(np.array([1.0, 0.5, 0.0]), np), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs)
+
+
+@pytest.mark.parametrize("pull", [-0.1, 1.1, math.nan, "1"])
+def test_a_pull_out_of_its_range_is_refused(pull):
+    with pytest.raises(ValueError, match=r"pull must be a number in \[0, 1\], got"):
+        check_pull(pull)
 
 
 def kl(teacher, pupil, temperature):

@@ -139,6 +139,15 @@ class ForkContract(ABC):
         wanted = (by_x[0] + 3 * by_x[2]) / 4
         np.testing.assert_allclose(self.through(balancer).trunk, wanted, rtol=1e-4)
 
+    def test_the_pull_is_a_power_of_the_weights(self):
+        balancer = self.in_equilibrium(pull=0.5)
+        pulls = np.sqrt(np.asarray(balancer.export_state()["weights"], np.float64))
+        _, by_x, _ = by_hand(X, HEADS)
+        wanted = pulls @ by_x / pulls.sum()
+        np.testing.assert_allclose(self.through(balancer).trunk, wanted, rtol=1e-4)
+        with pytest.raises(ValueError, match="pull must be a number in"):
+            self.make(3, equilibrium=True, pull=2.0).fork({}, 0)
+
     def test_priorities_of_one_call_come_too_late(self):
         balancer = self.in_equilibrium()
         before = balancer.export_state()

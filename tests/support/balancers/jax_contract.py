@@ -63,9 +63,9 @@ class Loop:
     """The pure functions as a training loop uses them: the first call eager, the rest compiled."""
 
     def __init__(
-        self, scheme, *, names=None, priorities=None, dtype=jnp.float32, equilibrium=False
+        self, scheme, *, names=None, priorities=None, dtype=jnp.float32, equilibrium=False, pull=1.0
     ):
-        self.equilibrium = equilibrium
+        self.equilibrium, self.pull = equilibrium, pull
         self.scheme = scheme if isinstance(scheme, Scheme) else AdaLoss(scheme)
         self.names = None if names is None else tuple(names)
         self.priorities = check_priorities(priorities, self.scheme.num_losses)
@@ -83,6 +83,7 @@ class Loop:
             names=self.names,
             priorities=self.priorities,
             probe=probe,
+            pull=self.pull,
         )
 
     def guidance(self, logits, **options):
