@@ -67,8 +67,8 @@ def show_networks(*, full_size: bool) -> bool:
     large = f"{', '.join(networks.FULL_SIZE)} in inference at 224x224; " if full_size else ""
     console.print(
         "Each relative to the largest such value of the same network. Small networks with every "
-        f"kind of part; {large}an epoch of resann-1-4 on {networks.SOURCE.name} with AdaLoss in "
-        "each learner."
+        f"kind of part; {large}an epoch of resann-1-4 on {networks.SOURCE.name} in each learner "
+        "with AdaLoss, guided, and with GradientNorm."
     )
     return all(verdict.agrees for verdict in verdicts)
 
