@@ -182,6 +182,8 @@ def _(weights: Tensor) -> Tensor:
 class _Fork(torch.autograd.Function):
     """Maps twice; the gradients that come back are mixed, and the norm of the first is noted."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         probe: Tensor | None, own: Tensor, deeper: Tensor, *maps: Tensor

@@ -206,3 +206,23 @@ def test_evaluation_between_the_steps_changes_nothing():
             gradients.append(net.blocks[0].weight.grad.clone())
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0])
+
+
+def test_transforms_of_functions_go_through_forks():
+    balance = moved()
+
+    def total(x):
+        first, onward = balance.fork(torch.tanh(x), 0)
+        second, _ = balance.fork(torch.tanh(2.0 * onward), 1)
+        return (first**2).sum() + (second**2).sum()
+
+    several = torch.randn(3, 4)
+    wanted = []
+    for x in several:
+        x = x.clone().requires_grad_()
+        total(x).backward()
+        wanted.append(x.grad)
+    torch.testing.assert_close(torch.func.grad(total)(several[0]), wanted[0])
+    torch.testing.assert_close(
+        torch.func.vmap(torch.func.grad(total))(several), torch.stack(wanted)
+    )
