@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("torch")
 from support.experiments.learners import DATA, batches, ignore, make
 
+sys.path.append(str(Path(__file__).parents[2]))  # last: the installed package stays the one tested
 from benchmarks.beyond import results
 from benchmarks.beyond.learner import StudyLearner
 from benchmarks.beyond.report import table
