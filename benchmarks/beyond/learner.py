@@ -114,7 +114,8 @@ class StudyLearner(TorchLearner):
     def _strength(self) -> float:
         """Of the guidance, now."""
         done = self.step / self.steps
-        ramp = {"none": 1.0, "up": done, "down": 1.0 - done}[self.variant.ramp]
+        ramps = {"none": 1.0, "up": done, "down": 1.0 - done, "half": min(1.0, 2.0 * done)}
+        ramp = ramps[self.variant.ramp]
         return self.variant.strength * ramp
 
     def _guidance(self, logits: Tensor, weights: Tensor) -> Tensor | float:

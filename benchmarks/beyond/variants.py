@@ -22,7 +22,8 @@ class Variant:
         strength: of the guidance, 0 for none.
         share: whether an exit is guided by 1 - w_i; else all but the last are, evenly.
         teacher: "last" exit or the "next" one.
-        ramp: strength times 1 ("none"), the share of training done ("up") or to do ("down").
+        ramp: strength times 1 ("none"), the share of training done ("up") or to do ("down"), or
+            what is done of its first half ("half").
         pull: the trunk's shares are of the weights to this power: 1 as they are, 0 even.
         mixed: an exit's own loss counts with 1 less the share of its guidance.
         mean: the total is divided by the sum of the weights.
@@ -107,6 +108,9 @@ SEARCH: dict[str, Variant] = {
     "guided, pull 1": replace(GUIDED, pull=1.0),
     "guided, throughout, pull 0": replace(THROUGHOUT, pull=0.0),
     "guided, throughout, pull 0, g 0.5": replace(THROUGHOUT, pull=0.0, strength=0.5),
+    "guided, by half of the training": replace(GUIDED, ramp="half"),
+    "guided, pull 1, by half of the training": replace(GUIDED, pull=1.0, ramp="half"),
+    "guided, throughout, pull 0.75": replace(THROUGHOUT, pull=0.75),
     "guided, falling": replace(THROUGHOUT, ramp="down"),
     "guided, throughout, by the next exit": replace(THROUGHOUT, teacher="next"),
     "guided, throughout, in place of the loss": replace(THROUGHOUT, mixed=True),
