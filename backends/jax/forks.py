@@ -129,7 +129,7 @@ def guidance(
         logits: of each exit, (..., classes); a sequence or stacked.
         state: the one before this step's `balance`.
         scheme: as in `balance`.
-        strength: g, a number or a schedule of the state's updates, as of AdaLoss's gamma:
+        strength: g, a number or a schedule of the state's updates, of (step, xp, dtype):
             `LinearSchedule(0.0, 1.0, steps)` teaches late, when the last exit knows more.
         temperature: tau.
     """

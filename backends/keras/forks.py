@@ -76,7 +76,7 @@ class BranchingLayer(StateLayer):
 
         Args:
             logits: of each exit, (..., classes); a sequence or stacked.
-            strength: g, a number or a schedule of the balancer's updates, as of AdaLoss's gamma:
+            strength: g, a number or a schedule of the balancer's updates, of (step, xp, dtype):
                 `LinearSchedule(0.0, 1.0, steps)` teaches late, when the last exit knows more.
             temperature: tau.
         """
@@ -159,23 +159,24 @@ def _mixed_in_tensorflow(features: Any, own: Any, deeper: Any, probe: Any) -> tu
     import tensorflow as tf
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def twice(probe: Any, *maps: Any) -> Any:
+    def twice(*given: Any) -> Any:
+        maps = given[:count]  # and behind them the probe, if there is one
+
         def backward(*gradients: Any) -> list[Any]:
-            branch, onward = gradients[: len(maps)], gradients[len(maps) :]
-            norm = tf.linalg.global_norm([tf.cast(g, probe.dtype) for g in branch])
+            branch, onward = gradients[:count], gradients[count:]
             pairs = zip(branch, onward, strict=True)
-            return [
-                norm,
-                *(tf.cast(own, b.dtype) * b + tf.cast(deeper, o.dtype) * o for b, o in pairs),
-            ]
+            mean = [tf.cast(own, b.dtype) * b + tf.cast(deeper, o.dtype) * o for b, o in pairs]
+            norms = [tf.linalg.global_norm([tf.cast(g, p.dtype) for g in branch]) for p in probes]
+            return [*mean, *norms]
 
         return [tf.identity(x) for x in (*maps, *maps)], backward
 
     leaves = keras.tree.flatten(features)
     places = [i for i, x in enumerate(leaves) if x.dtype.is_floating]
-    found = twice(tf.zeros_like(own) if probe is None else probe, *(leaves[i] for i in places))
+    count, probes = len(places), [] if probe is None else [probe]
+    found = twice(*(leaves[i] for i in places), *probes)
     branch, onward = list(leaves), list(leaves)
     for i, place in enumerate(places):
-        branch[place], onward[place] = found[i], found[i + len(places)]
+        branch[place], onward[place] = found[i], found[i + count]
     like = keras.tree.pack_sequence_as
     return like(features, branch), like(features, onward)

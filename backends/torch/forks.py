@@ -109,7 +109,7 @@ class Branching(Clock):
 
         Args:
             logits: of each exit, (..., classes); a sequence or stacked.
-            strength: g, a number or a schedule of the balancer's updates, as of AdaLoss's gamma:
+            strength: g, a number or a schedule of the balancer's updates, of (step, xp, dtype):
                 `LinearSchedule(0.0, 1.0, steps)` teaches late, when the last exit knows more.
             temperature: tau.
         """
@@ -118,7 +118,7 @@ class Branching(Clock):
         dtype = wide[-1].dtype
         compiling = torch.compiler.is_compiling()
         weights = self._weights_traced() if compiling else self._seen_now().weights
-        step = _kept(self.step) if compiling else self.step
+        step = _kept(self.step) if compiling and callable(strength) else self.step
         share = strength_at(strength, step, torch, dtype)
         found: Tensor = guidance_of_exits(wide, weights.to(dtype), share, temperature, torch)
         return found.sum()

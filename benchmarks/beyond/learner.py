@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
 from benchmarks.beyond.variants import Variant
 from loss_balance.backends.torch.forks import mixed
-from loss_balance.equilibrium import shares
+from loss_balance.equilibrium import TEMPERATURE, shares
 from loss_balance.experiments.data.augment import augmented
 from loss_balance.experiments.data.sources import Dataset
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.torch import TorchLearner, exit_losses
-
-TEMPERATURE = 3.0
 
 
 class StudyLearner(TorchLearner):
@@ -29,25 +25,10 @@ class StudyLearner(TorchLearner):
     def __init__(self, run: Run, data: Dataset, variant: Variant) -> None:
         super().__init__(run, data)
         self.variant = variant
-        self.steps = run.recipe.epochs * run.recipe.batches(len(data.y_train))
+        self.steps = run.steps(len(data.y_train))
         self.step = 0
         self.norms: Tensor | None = None  # of this step
         self.last: Tensor | None = None  # of the one before
-
-    def train_epoch(
-        self, batches: Iterable[feed.Batch], rate: float, on_step: Callable[[int, float], None]
-    ) -> NDArray[np.float64]:
-        self.net.train()
-        self.balance.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        sums = torch.zeros(len(self.net.spec.exits), dtype=torch.float64)
-        step = -1
-        for step, batch in enumerate(batches):
-            sums += self._train_step(batch)
-            self.step += 1
-            on_step(step, 0.0)
-        return (sums / (step + 1)).numpy()
 
     def _train_step(self, batch: feed.Batch) -> Tensor:
         images, labels, index, draws = self._inputs(batch)
@@ -64,6 +45,7 @@ class StudyLearner(TorchLearner):
         total.backward()
         self.last = self.norms
         self.optimizer.step()
+        self.step += 1
         return losses.detach()
 
     def _fork(self, weights: Tensor) -> Callable[[Any, int], tuple[Any, Any]] | None:

@@ -81,17 +81,22 @@ class TorchLearner:
         sums = torch.zeros(len(self.net.spec.exits), dtype=torch.float64, device=self.device)
         step = -1
         for step, batch in enumerate(batches):
-            losses, taught = self._losses(*self._inputs(batch))
-            self.optimizer.zero_grad()
-            total = self.balance(losses, norms=self.norms)
-            (total if taught is None else total + taught).backward()
-            self.optimizer.step()
-            if self.probe is not None:
-                self.norms, self.probe.grad = self.probe.grad, None
-            sums += losses.detach()
+            losses = self._train_step(batch)
+            sums += losses
             if step % 10 == 0:  # not every step: reading the loss waits for the device
                 on_step(step, losses[-1].item())
         return (sums / (step + 1)).cpu().numpy()
+
+    def _train_step(self, batch: feed.Batch) -> Tensor:
+        """One step of SGD; the loss of each exit, (num_exits,), detached."""
+        losses, taught = self._losses(*self._inputs(batch))
+        self.optimizer.zero_grad()
+        total = self.balance(losses, norms=self.norms)
+        (total if taught is None else total + taught).backward()
+        self.optimizer.step()
+        if self.probe is not None:
+            self.norms, self.probe.grad = self.probe.grad, None
+        return losses.detach()
 
     def _inputs(self, batch: feed.Batch) -> tuple[Tensor, Tensor, Tensor, Draws]:
         """(images, labels, index, draws) on the device."""

@@ -9,29 +9,10 @@ import pytest
 from loss_balance import AdaLoss, Constant, Linear, LinearSchedule
 
 torch = pytest.importorskip("torch")
+from support.balancers.dispatches import SYNCS, Dispatches
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from loss_balance.backends.torch import Balancer
-
-VIEWS = {"detach", "unbind", "select", "slice", "expand", "view", "alias"}
-SYNCS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal"}
-
-
-class Dispatches(TorchDispatchMode):
-    """Names of the operators that reach the device."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.__name__.split(".")[0])
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def kernels(self):
-        return [name for name in self.names if name not in VIEWS]
 
 
 def kernels_of_a_step(scheme, *, stacked, dtype=torch.float32, **options):
