@@ -58,6 +58,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--validation", action="store_true")
+    parser.add_argument("--compiled", action="store_true", help="the network, for speed")
     parser.add_argument("--anew", action="store_true")
     parser.add_argument("--pack", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
@@ -87,8 +88,10 @@ def main() -> None:
             missing.append(job)
         else:
             found[job] = result
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(train, job, arguments.out): job for job in missing}
+    spawn = get_context("spawn")
+    # A process each: torch.compile gives up on one that has compiled many networks.
+    with ProcessPoolExecutor(arguments.jobs, spawn, max_tasks_per_child=1) as pool:
+        futures = {pool.submit(train, job, arguments.out, arguments.compiled): job for job in missing}
         for done, future in enumerate(as_completed(futures), 1):
             found[futures[future]] = future.result()
             print(f"{done} of {len(missing)}: {futures[future].name}", flush=True)

@@ -22,9 +22,14 @@ from loss_balance.experiments.training.torch import TorchLearner, exit_losses
 class StudyLearner(TorchLearner):
     """A learner of one variant."""
 
-    def __init__(self, run: Run, data: Dataset, variant: Variant) -> None:
+    def __init__(
+        self, run: Run, data: Dataset, variant: Variant, compiled: bool = False
+    ) -> None:
         super().__init__(run, data)
         self.variant = variant
+        # Hooks that read norms break the graph; the compiled net has this one's parameters.
+        compiled = compiled and variant.observes == "losses"
+        self.trained = torch.compile(self.net, dynamic=False) if compiled else self.net
         self.steps = run.steps(len(data.y_train))
         self.step = 0
         self.norms: Tensor | None = None  # of this step
@@ -38,7 +43,7 @@ class StudyLearner(TorchLearner):
             weights = torch.zeros_like(weights)
             weights[-1] = 1.0
         at = self._fork(weights)
-        logits = torch.stack(self.net(x.permute(0, 3, 1, 2), at))
+        logits = torch.stack(self.trained(x.permute(0, 3, 1, 2), at))
         losses = exit_losses(logits, labels[index]).mean(dim=1)
         total = self._total(losses, weights) + self._guidance(logits, weights)
         self.optimizer.zero_grad()

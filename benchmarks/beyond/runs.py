@@ -48,7 +48,7 @@ def source_of(data: str, path: str | None, validation: bool) -> Source:
     return Source("npz", Path(path), validation, "crop-flip")
 
 
-def train(job: Job, out: Path) -> dict[str, Any]:
+def train(job: Job, out: Path, compiled: bool = False) -> dict[str, Any]:
     """Trains the job, keeps its result in `out` and returns it."""
     import torch
 
@@ -77,7 +77,7 @@ def train(job: Job, out: Path) -> dict[str, Any]:
         source=source,
         fingerprint=data.fingerprint(),
     )
-    learner = StudyLearner(run, data, variant)
+    learner = StudyLearner(run, data, variant, compiled)
     for epoch in range(recipe.epochs):
         batches = feed.training(data, recipe, job.seed, epoch)
         learner.train_epoch(batches, recipe.rate(epoch), lambda *_: None)
