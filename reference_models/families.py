@@ -59,6 +59,8 @@ FORMS: dict[str, tuple[str, Callable[..., AnytimeSpec]]] = {
     "msdnet32": ("msdnet32", msdnet32),
     "msdnet38": ("msdnet38", msdnet38),
 }
+DEPTHS = ("n", "depth", "blocks")  # the numbers in a name that units are counted by
+DEEPEST = 1000  # of those; published networks have 1,001 layers at most
 PUBLISHED = (
     *(f"resann-{n}-{c}" for c in (16, 32) for n in (7, 9, 13, 17, 25)),
     "resann-9-64",
@@ -105,4 +107,6 @@ def get(
 
 
 def _number(key: str, text: str) -> float:
+    if key in DEPTHS and (len(text) > len(str(DEEPEST)) or int(text) > DEEPEST):
+        raise ValueError(f"{key} must be at most {DEEPEST} in a network's name, got {text[:20]}")
     return float(text) if key == "reduction" else int(text)

@@ -20,7 +20,7 @@ experiments.studies experiments.verification
 experiments.runs
 experiments.training
 experiments.data
-experiments.errors
+experiments.errors experiments.terminal
 backends.tensorflow reference_models.tensorflow reference_models.weights
 backends.keras
 backends.torch backends.jax backends.numpy

@@ -91,7 +91,9 @@ def main() -> None:
     spawn = get_context("spawn")
     # A process each: torch.compile gives up on one that has compiled many networks.
     with ProcessPoolExecutor(arguments.jobs, spawn, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(train, job, arguments.out, arguments.compiled): job for job in missing}
+        futures = {
+            pool.submit(train, job, arguments.out, arguments.compiled): job for job in missing
+        }
         for done, future in enumerate(as_completed(futures), 1):
             found[futures[future]] = future.result()
             print(f"{done} of {len(missing)}: {futures[future].name}", flush=True)

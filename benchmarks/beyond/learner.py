@@ -22,9 +22,7 @@ from loss_balance.experiments.training.torch import TorchLearner, exit_losses
 class StudyLearner(TorchLearner):
     """A learner of one variant."""
 
-    def __init__(
-        self, run: Run, data: Dataset, variant: Variant, compiled: bool = False
-    ) -> None:
+    def __init__(self, run: Run, data: Dataset, variant: Variant, compiled: bool = False) -> None:
         super().__init__(run, data)
         self.variant = variant
         # Hooks that read norms break the graph; the compiled net has this one's parameters.

@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks.gpu.paper_training import Progress
 from loss_balance.experiments.training.loop import Run
-from loss_balance.experiments.training.run_folder import claim, read_metrics
+from loss_balance.experiments.training.reading import read_metrics
+from loss_balance.experiments.training.run_folder import claim
 
 
 def finished_runs(runs: Sequence[Run], folder: Path) -> dict[str, dict[str, Any]]:

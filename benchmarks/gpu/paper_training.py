@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from benchmarks.gpu.attempts import Clock, TimeUp
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.execution import Step, execute
+from loss_balance.experiments.runs.execution import Step, Watch, execute
 from loss_balance.experiments.training.loop import Run
 
 GRACE = 4.0  # seconds from when workers are asked to stop until they are ended
@@ -63,16 +63,17 @@ def train_within(
         TimeUp: not all runs were finished, or `on_step` raised it.
     """
 
-    def step(report: Step) -> None:
-        on_step(report)
-        if clock.left() < GRACE:
-            raise TimeUp
+    class Steps(Watch):
+        def on_step(self, step: Step) -> None:
+            on_step(step)
+            if clock.left() < GRACE:
+                raise TimeUp
 
     late = threading.Timer(max(clock.left(), 0.0), _end_workers)
     late.daemon = True
     late.start()
     try:
-        execute(runs, folder, jobs, step, lambda _: None)
+        execute(runs, folder, jobs, [Steps()])
     except UserError:
         if clock.left() > 0:
             raise

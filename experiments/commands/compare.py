@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from loss_balance.experiments.commands import options as opts
-from loss_balance.experiments.pages import comparison_page
-from loss_balance.experiments.pages.exhibit import show
-from loss_balance.experiments.runs.output_folder import claim_output
+from loss_balance.experiments.runs.output_folder import output_folder
 from loss_balance.experiments.runs.progress import train_or_tell, workers_for
 from loss_balance.experiments.studies.comparison import outcome
-from loss_balance.experiments.studies.plan import Options, config_of, plan
+from loss_balance.experiments.studies.plan import Options, check, config_of, plan
+from loss_balance.experiments.terminal import console
 
-console = Console()
 
-
+@opts.shows()
 @opts.takes_options()
 def compare(
     options: Options,
@@ -39,17 +36,22 @@ def compare(
 
     Ctrl-C is safe: the same command with --resume goes on from there.
     """
+    from loss_balance.experiments.pages import comparison_page  # matplotlib: not for --help
+    from loss_balance.experiments.pages.exhibit import show
+
     workers = workers_for(jobs)
+    check(options, network, opts.names(schemes))
     data = options.load()
     comparison = plan(options, network, opts.names(schemes), data)
     config = config_of(options, comparison)
-    claim_output(out, config, ["runs"], resume=resume, overwrite=overwrite)
-    images = {comparison.source: comparison.images}
-    results = train_or_tell(comparison.runs(), out / "runs", workers, images, console, out)
-    if results is None:
-        raise typer.Exit(130)
-    measured = outcome(comparison, results)
-    exhibit = comparison_page.exhibit(out, measured)
-    comparison_page.write(out, measured, exhibit, config)
-    show(exhibit, console)
-    console.print(f"Report: {out / 'report.html'}   Curves: {out / 'curves.png'}")
+    images, runs = {comparison.source: comparison.images}, out / "runs"
+    with output_folder(out, config, ["runs"], resume=resume, overwrite=overwrite):
+        results = train_or_tell(comparison.runs(), runs, workers, images, out, options.logs())
+        if results is None:
+            raise typer.Exit(130)
+        measured = outcome(comparison, results)
+        exhibit = comparison_page.exhibit(out, measured)
+        summary = comparison_page.write(out, measured, exhibit, config)
+    show(exhibit)
+    console.say(f"Report: {out / 'report.html'}   Curves: {out / 'curves.png'}")
+    console.found(summary)

@@ -8,26 +8,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.pages import ensemble_page
-from loss_balance.experiments.pages.exhibit import show
-from loss_balance.experiments.runs.output_folder import claim_output
+from loss_balance.experiments.runs.output_folder import output_folder
 from loss_balance.experiments.runs.progress import train_or_tell, workers_for
 from loss_balance.experiments.runs.trained import read
 from loss_balance.experiments.studies.ensemble import combine
 from loss_balance.experiments.studies.ensemble_runs import Training, check_same_data, measure
-from loss_balance.experiments.studies.plan import TRAINING, Options, config_of, plan
+from loss_balance.experiments.studies.plan import TRAINING, Options, check, config_of, plan
+from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.schemes import SCHEMES
 
-console = Console()
-
-FOR_ALL = ("runs", "out", "repeats")  # the rest is for training
+FOR_ALL = ("runs", "out", "repeats", "quiet", "json")  # the rest is for training
 
 
-@opts.takes_options(without=["validation", "seeds"])
+@opts.shows()
+@opts.takes_options(without=["validation", "seeds", "sweep"])
 def eann(
     context: typer.Context,
     options: Options,
@@ -101,14 +98,16 @@ def train_networks(
         UserError: an option or a file is not as it must be.
     """
     workers = workers_for(jobs)
+    for network in training.networks:
+        check(training.options, network, training.schemes)
     data = training.options.load()
     runs = [run for _, run in training.plan(data)]
     first = plan(training.options, training.networks[0], training.schemes, data)
     config = config_of(training.options, first, network=list(training.networks))
-    claim_output(folder, config, ["runs"], resume=resume, overwrite=overwrite)
-    images = {first.source: first.images}
-    if train_or_tell(runs, folder / "runs", workers, images, console, folder) is None:
-        return None
+    images, logs = {first.source: first.images}, training.options.logs()
+    with output_folder(folder, config, ["runs"], resume=resume, overwrite=overwrite):
+        if train_or_tell(runs, folder / "runs", workers, images, folder, logs) is None:
+            return None
     return [folder / "runs" / run.name for run in runs]
 
 
@@ -119,6 +118,9 @@ def combine_runs(folders: Sequence[Path], out: Path, repeats: int) -> None:
         UserError: the runs do not fit together or nothing was held out from training; `out` is
             taken by something else.
     """
+    from loss_balance.experiments.pages import ensemble_page  # matplotlib: not for --help
+    from loss_balance.experiments.pages.exhibit import show
+
     runs = [read(folder) for folder in folders]
     check_same_data(runs)
     networks = measure(runs, repeats)
@@ -126,9 +128,10 @@ def combine_runs(folders: Sequence[Path], out: Path, repeats: int) -> None:
     setting = ensemble_page.Measurement(runs[0].source.name, runs[0].framework, repeats)
     out.mkdir(parents=True, exist_ok=True)
     exhibit = ensemble_page.exhibit(combined, setting)
-    ensemble_page.write(out, combined, exhibit, setting)
-    show(exhibit, console)
-    console.print(f"Report: {out / 'eann.html'}   Curves: {out / 'eann.png'}")
+    summary = ensemble_page.write(out, combined, exhibit, setting)
+    show(exhibit)
+    console.say(f"Report: {out / 'eann.html'}   Curves: {out / 'eann.png'}")
+    console.found(summary)
 
 
 def check_free(out: Path) -> None:

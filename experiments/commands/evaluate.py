@@ -9,22 +9,20 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
+from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.data.dataset import Dataset
-from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.execution import learner
 from loss_balance.experiments.runs.trained import Trained, read
+from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, choose_engine
 from loss_balance.experiments.training.loop import Run
-from loss_balance.reference_models.description.weights import load as read_npz
 from loss_balance.schemes.fixed import Constant
 
-console = Console()
 
-
+@opts.shows(progress=False)
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     framework: Annotated[
@@ -127,12 +125,9 @@ def evaluate_with(run: Trained, data: Dataset, here: Engine) -> Evaluation:
     Raises:
         UserError: the weights are damaged or not this network's.
     """
+    weights = run.weights()
     made = learner(_as_run(run, here), data)
-    file = run.folder / "weights.npz"
-    try:
-        made.load_weights(read_npz(file))
-    except ValueError as error:
-        raise UserError(f"{file} must hold the weights of {run.spec.name}, got: {error}") from error
+    made.load_weights(weights)
     loss, error_rate = made.evaluate(feed.evaluation(data, data.x_test, data.y_test))
     return Evaluation(run, here, len(data.y_test), np.array(loss), np.array(error_rate))
 
@@ -177,9 +172,19 @@ def show(evaluation: Evaluation) -> None:
         )
     console.print(table)
     verdict = "agree" if evaluation.agrees.all() else "disagree"
-    console.print(
+    console.say(
         f"{here.framework} ({here.precision}) and the run's {run.framework} "
-        f"({run.engine.precision}) {verdict}: {evaluation.tolerance.text()}.",
-        highlight=False,
-        soft_wrap=True,
+        f"({run.engine.precision}) {verdict}: {evaluation.tolerance.text()}."
+    )
+    console.found(
+        {
+            "run": str(run.folder),
+            "framework": here.framework,
+            "precision": here.precision,
+            "images": evaluation.images,
+            "test_loss": evaluation.loss.tolist(),
+            "test_error": evaluation.error.tolist(),
+            "recorded": {name: run.result[name] for name in ("test_loss", "test_error")},
+            "agrees": evaluation.agrees.tolist(),
+        }
     )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.terminal import console
 from loss_balance.reference_models import families
 from loss_balance.reference_models.description.layers import Shape
 from loss_balance.reference_models.description.spec import AnytimeSpec
-
-console = Console()
 
 
 def show_all(num_classes: int | None) -> None:
@@ -23,11 +22,11 @@ def show_all(num_classes: int | None) -> None:
     table.add_column("name", overflow="fold")
     for heading in ("input", "classes", "exits", "parameters", "multiply-adds"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name in families.PUBLISHED:
-        spec = get(name, num_classes)
+    specs = [get(name, num_classes) for name in families.PUBLISHED]
+    for spec in specs:
         multiply_adds, parameters = spec.costs()[-1]
         table.add_row(
-            name,
+            spec.name,
             _shape(spec.input_shape),
             str(spec.num_classes),
             str(len(spec.exits)),
@@ -35,8 +34,9 @@ def show_all(num_classes: int | None) -> None:
             f"{multiply_adds:,}",
         )
     console.print(table)
-    console.print("Others by name:", *families.FORMS, sep="\n  ", markup=False, highlight=False)
-    console.print("Multiply-adds are per image, all heads included; FLOPs are twice as many.")
+    console.say("\n  ".join(("Others by name:", *families.FORMS)))
+    console.say("Multiply-adds are per image, all heads included; FLOPs are twice as many.")
+    console.found([_as_json(spec) for spec in specs])
 
 
 def show_one(name: str, num_classes: int | None) -> None:
@@ -52,7 +52,8 @@ def show_one(name: str, num_classes: int | None) -> None:
         parameters, multiply_adds = f"{cost.parameters:,}", f"{cost.multiply_adds:,}"
         table.add_row(str(number), str(unit), parameters, multiply_adds, share)
     console.print(table)
-    console.print("All earlier heads included; units count from 0, as in the names of weights.")
+    console.say("All earlier heads included; units count from 0, as in the names of weights.")
+    console.found(_as_json(spec))
 
 
 def write_picture(name: str, num_classes: int | None, path: Path) -> None:
@@ -77,6 +78,19 @@ def _shape(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
+def _as_json(spec: AnytimeSpec) -> dict[str, Any]:
+    costs = spec.costs()
+    return {
+        "name": spec.name,
+        "input": list(spec.input_shape),
+        "classes": spec.num_classes,
+        "exits_after_unit": list(spec.exits),
+        "multiply_adds": [cost.multiply_adds for cost in costs],
+        "parameters": [cost.parameters for cost in costs],
+    }
+
+
+@opts.shows(progress=False)
 def models(
     name: Annotated[str | None, typer.Argument(help="Show the exits of this network.")] = None,
     classes: Annotated[

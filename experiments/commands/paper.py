@@ -14,7 +14,7 @@ from loss_balance.experiments.studies.plan import Options
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Redo a figure or table of the paper, from seconds on digits to the paper's own setting.",
+    help="Redo a figure or table of the paper, from digits to the paper's own setting.",
 )
 
 Scale = Annotated[
@@ -54,7 +54,8 @@ Out = Annotated[
 def _redo(name: str, summary: str) -> None:
     """Adds the command; its options are the same for all of them."""
 
-    @opts.takes_options(without=["data"], final_weight=FINAL_WEIGHT)
+    @opts.shows()
+    @opts.takes_options(without=["data", "sweep", "log"], final_weight=FINAL_WEIGHT)
     def command(
         options: Options,
         scale: Scale = "small",

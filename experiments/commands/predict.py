@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 
 from loss_balance import anytime
+from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.trained import Trained, read
+from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training import feed
-
-console = Console(soft_wrap=True)
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
+@opts.shows(progress=False)
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     image: Annotated[
@@ -37,7 +37,7 @@ def predict(
         str | None, typer.Option(help="Such as 20ms or 0.5s.", show_default="none")
     ] = None,
 ) -> None:
-    """Answer for one image by a deadline: the class, the exit that gave it, and the time.
+    """Answer for one image by a deadline: the class, its exit, and the time.
 
     The clock starts when network and image are loaded and the network has warmed up.
 
@@ -121,18 +121,17 @@ def show(answer: Reply, deadline: float | None) -> None:
     if answer.truth is not None:
         right = answer.truth == answer.label
         verdict = " (right)" if right else f" (wrong: it is {answer.name(answer.truth)})"
-    console.print(
+    console.say(
         f"class {answer.name(answer.label)}, probability {answer.probability:.3f}{verdict}",
-        highlight=False,
-        markup=False,
     )
     limit = "no deadline" if deadline is None else f"deadline {1000 * deadline:g} ms"
     late = ", late: not even the first exit was in time" if answer.late else ""
-    console.print(
+    console.say(
         f"exit {answer.exit + 1} of {answer.exits} after {1000 * answer.elapsed:.2f} ms, returned "
         f"after {1000 * answer.returned:.2f} ms, {limit}{late}",
-        highlight=False,
     )
+    name = answer.name(answer.label)
+    console.found({"class": name, "deadline": deadline, **asdict(answer)})
 
 
 def _image(run: Trained, image: str) -> tuple[NDArray[np.float32], int | None]:

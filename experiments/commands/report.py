@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from loss_balance.experiments.pages import runs_page
-
 
 def report(
     runs: Annotated[
@@ -21,4 +19,6 @@ def report(
 
     Table, curves, loss weights over time, and configurations; nothing is trained.
     """
+    from loss_balance.experiments.pages import runs_page  # matplotlib: not for --help
+
     runs_page.write(runs, out)

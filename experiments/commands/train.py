@@ -7,31 +7,33 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from loss_balance.checks import check_range
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.output_folder import claim_output
+from loss_balance.experiments.runs.output_folder import output_folder
 from loss_balance.experiments.runs.progress import train_or_tell
 from loss_balance.experiments.runs.trained import Trained, read
 from loss_balance.experiments.studies.comparison import Comparison
-from loss_balance.experiments.studies.plan import TRAINING, Options, plan
+from loss_balance.experiments.studies.plan import TRAINING, Options, check, plan
+from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.run_folder import RUN_FILES
 from loss_balance.experiments.training.schemes import OPT, SCHEMES
 
-console = Console()
 
-
-@opts.takes_options(without=["seeds"])
+@opts.shows()
+@opts.takes_options(without=["seeds", "sweep"])
 def train(
     options: Options,
     network: opts.Network = "resann-3-8",
     scheme: Annotated[
         str,
-        typer.Option(help=f"One of {', '.join(SCHEMES)}; opt trains for the last exit alone."),
+        typer.Option(
+            help=f"One of {', '.join(SCHEMES)}, or your own package.module:Class; opt trains for "
+            "the last exit alone."
+        ),
     ] = "adaloss",
     seed: Annotated[
         int, typer.Option(help="Of weights and data order.", rich_help_panel=TRAINING)
@@ -52,13 +54,14 @@ def train(
         check_range("seed", seed, 0)
     except ValueError as error:
         raise UserError(str(error)) from error
+    check(options, network, (scheme,))
     data = options.load()
     folder = out.absolute()
     run = _run(plan(options, network, (scheme,), data), seed, folder.name)
-    claim_output(folder, run.config(), RUN_FILES, resume=resume, overwrite=overwrite)
     images = {run.source: len(data.y_train)}
-    if train_or_tell([run], folder.parent, 1, images, console, folder) is None:
-        raise typer.Exit(130)
+    with output_folder(folder, run.config(), RUN_FILES, resume=resume, overwrite=overwrite):
+        if train_or_tell([run], folder.parent, 1, images, folder, options.logs()) is None:
+            raise typer.Exit(130)
     show(read(folder))
 
 
@@ -87,4 +90,5 @@ def show(run: Trained) -> None:
             f"{last[k]:.4f}",
         )
     console.print(table)
-    console.print(f"Run: {run.folder}", highlight=False, soft_wrap=True)
+    console.say(f"Run: {run.folder}")
+    console.found({"run": str(run.folder), **run.summary()})

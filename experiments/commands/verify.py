@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.terminal import console
 from loss_balance.experiments.verification import balancers, networks
 from loss_balance.experiments.verification.balancers import STEPS, TOLERANCE, BalancerVerdict
 from loss_balance.experiments.verification.isolation import installed
+from loss_balance.experiments.verification.networks import NetworkVerdict
 from loss_balance.experiments.verification.probes import PROBES
 
-console = Console()
 
-
-def show_balancers(sequences: int, seed: int) -> bool:
-    """Verifies all installed frameworks, prints a row for each, and returns whether all agree.
+def show_balancers(sequences: int, seed: int) -> list[BalancerVerdict]:
+    """Verifies all installed frameworks, prints a row for each, and returns the verdicts.
 
     Raises:
         UserError: `sequences` is not positive, or a framework cannot be run.
@@ -30,30 +31,30 @@ def show_balancers(sequences: int, seed: int) -> bool:
     names = ", ".join(installed())
     with (
         tempfile.TemporaryDirectory() as folder,
-        console.status(f"verifying {names}: {sequences} sequences of {STEPS} steps"),
+        console.working(f"verifying {names}: {sequences} sequences of {STEPS} steps"),
     ):
         verdicts = list(balancers.verify(Path(folder), sequences, seed))
     console.print(_table(verdicts))
-    console.print(
+    console.say(
         f"Allowed: {TOLERANCE['float32']:g} in float32, {TOLERANCE['float64']:g} in float64, each "
         "weight against plain Python scalars."
     )
-    return all(verdict.agrees for verdict in verdicts)
+    return verdicts
 
 
-def show_networks(*, full_size: bool) -> bool:
-    """Compares the networks of all installed frameworks, and returns whether all agree.
+def show_networks(*, full_size: bool) -> list[NetworkVerdict]:
+    """Compares the networks of all installed frameworks, and returns the verdicts.
 
     Raises:
         UserError: a framework cannot be run.
     """
     names = [name for name in installed() if name in PROBES]
     if len(names) < 2:
-        console.print(f"Networks: {' '.join(names) or 'no framework'} alone here, none to compare.")
-        return True
+        console.say(f"Networks: {' '.join(names) or 'no framework'} alone here, none to compare.")
+        return []
     with (
         tempfile.TemporaryDirectory() as folder,
-        console.status(f"networks in {', '.join(names)}: inference, gradients, training"),
+        console.working(f"networks in {', '.join(names)}: inference, gradients, training"),
     ):
         verdicts = list(networks.verify(Path(folder), full_size=full_size))
     table = Table(title="Networks: worst difference from any other framework", title_justify="left")
@@ -65,12 +66,12 @@ def show_networks(*, full_size: bool) -> bool:
     table.add_row("", "", *("agrees" if v.agrees else "DIFFERS" for v in verdicts))
     console.print(table)
     large = f"{', '.join(networks.FULL_SIZE)} in inference at 224x224; " if full_size else ""
-    console.print(
+    console.say(
         "Each relative to the largest such value of the same network. Small networks with every "
         f"kind of part; {large}an epoch of resann-1-4 on {networks.SOURCE.name} in each learner "
         "with AdaLoss, guided, and with GradientNorm."
     )
-    return all(verdict.agrees for verdict in verdicts)
+    return verdicts
 
 
 def _table(verdicts: list[BalancerVerdict]) -> Table:
@@ -92,6 +93,7 @@ def _table(verdicts: list[BalancerVerdict]) -> Table:
     return table
 
 
+@opts.shows()
 def verify(
     sequences: Annotated[int, typer.Option(help="Drawn sequences per framework.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
@@ -105,8 +107,13 @@ def verify(
     Also that a state exported half way from any of them continues in any other, and that their
     networks compute and train the same from the same weights.
     """
-    agrees = show_balancers(sequences, seed)
-    if networks:
-        agrees = show_networks(full_size=full_size) and agrees
-    if not agrees:
+    balancing = show_balancers(sequences, seed)
+    computing = show_networks(full_size=full_size) if networks else []
+    console.found(
+        {
+            "balancers": [{**asdict(v), "agrees": v.agrees} for v in balancing],
+            "networks": [{**asdict(v), "agrees": v.agrees} for v in computing],
+        }
+    )
+    if not all(verdict.agrees for verdict in (*balancing, *computing)):
         raise typer.Exit(1)

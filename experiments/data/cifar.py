@@ -18,6 +18,7 @@ from loss_balance.experiments.data.download import Published, fetch
 from loss_balance.experiments.data.unpickling import unpickle
 from loss_balance.experiments.errors import UserError
 
+LARGEST = 200_000_000  # bytes; the largest file of either set has 155 million
 PIXELS = 3 * 32 * 32  # of an image: all its red, then green, then blue, each row by row
 HOME = "https://www.cs.toronto.edu/~kriz"
 Records = tuple[NDArray[Any], NDArray[Any]]  # pixels (N, PIXELS) and labels (N,)
@@ -192,9 +193,18 @@ def _contents(place: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     try:
         with tarfile.open(place) as archive:
             for member in archive:
-                name, file = Path(member.name).name, archive.extractfile(member)
-                if name in names and file is not None:
-                    contents[name] = file.read()
+                name = Path(member.name).name
+                if name not in names:
+                    continue
+                if not member.isreg() or member.size > LARGEST:
+                    kind = f"{member.size} bytes" if member.isreg() else "no plain file"
+                    raise UserError(
+                        f"{place} must hold plain files of at most {LARGEST} bytes, got {kind} at "
+                        f"{member.name}"
+                    )
+                file = archive.extractfile(member)
+                assert file is not None  # a plain file has content
+                contents[name] = file.read()
             while archive.fileobj and archive.fileobj.read(1 << 20):
                 pass  # only at its end does gzip compare its checksum
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:

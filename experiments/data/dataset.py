@@ -35,6 +35,7 @@ class Splits(NamedTuple):
     num_classes: int
     root: Path | None = None  # of a streamed set
     class_names: tuple[str, ...] = ()  # in the order of the labels; none if not known
+    notes: tuple[str, ...] = ()  # what a user should know of how the files were read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class Dataset:
     augmentation: Augmentation
     root: Path | None = None
     class_names: tuple[str, ...] = ()  # in the order of the labels; none if not known
+    notes: tuple[str, ...] = ()  # what a user should know of how the files were read
+    skipped: tuple[str, ...] = ()  # files that were left out as broken
 
     @property
     def streamed(self) -> bool:

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from loss_balance.experiments.data import pictures
+from loss_balance.experiments.data.conformed import white
 from loss_balance.experiments.data.dataset import Arrays, Dataset
 from loss_balance.experiments.errors import UserError
 from loss_balance.reference_models.description.layers import Shape
 from loss_balance.reference_models.description.weights import load as read_npz
 
-WHITES = (1.0, 16.0, 255.0)  # what white usually is; 16 in scikit-learn's digits
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
 
 
@@ -70,11 +71,7 @@ class Preparation:
                 f"{path} must be a .npy, for this network was not trained on pictures of "
                 "1 or 3 channels"
             )
-        try:
-            with Image.open(path) as image:
-                converted = image.convert(MODES[channels])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"{path} must be a whole image, got: {error}") from error
+        converted = pictures.read(path, MODES[channels])
         if self.streamed:
             from loss_balance.experiments.data.stream import (
                 crop_evaluation,  # loads grain: a second
@@ -89,18 +86,24 @@ class Preparation:
 
 def preparation_for(data: Dataset) -> Preparation:
     """A data set's preparation; white is the least usual one that holds all training pixels."""
-    white = 255.0 if data.streamed else _white(data.x_train)
-    return Preparation(data.mean, data.std, white, data.streamed, data.class_names)
+    span = 255.0 if data.streamed else white(data.x_train)
+    return Preparation(data.mean, data.std, span, data.streamed, data.class_names)
 
 
-def read(path: Path) -> Preparation:
-    """Reads `statistics.npz`.
+def read(path: Path, shape: Shape) -> Preparation:
+    """Reads `statistics.npz` of a network whose input has that shape.
 
     Raises:
         UserError: it is missing or damaged.
     """
     try:
         arrays = read_npz(path)
+        for name in ("mean", "std"):
+            if arrays[name].shape not in (shape[2:], shape) or arrays[name].dtype != np.float32:
+                found = f"{name} {arrays[name].dtype} {arrays[name].shape}"
+                raise ValueError(f"{found} for images {shape}")
+        if not np.isfinite(arrays["mean"]).all() or not (arrays["std"] > 0).all():
+            raise ValueError("a mean that is not finite or a deviation that is not positive")
         return Preparation(
             arrays["mean"],
             arrays["std"],
@@ -108,13 +111,8 @@ def read(path: Path) -> Preparation:
             bool(arrays["streamed"]),
             tuple(map(str, arrays["class_names"])),
         )
-    except (FileNotFoundError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} must be as a finished run leaves it, got: {error}") from error
-
-
-def _white(x: NDArray[np.generic]) -> float:
-    low, high = float(x.min()), float(x.max())
-    return next((scale for scale in WHITES if low >= 0 and high <= scale), float("nan"))
 
 
 def _array(path: Path, shape: Shape) -> NDArray[np.generic]:

@@ -32,6 +32,7 @@ DOWNLOADABLE: dict[str, Callable[[Path, bool], Splits]] = {  # the flag: whether
     "svhn": lambda path, download: svhn.read(path, download=download),
 }
 OWN: dict[str, Callable[[Path], Splits]] = {"imagefolder": imagefolder.read, "npz": npz.read}
+STREAMED = ("imagefolder",)
 NAMES = (*BUNDLED, *DOWNLOADABLE, *OWN)
 AUGMENTED = {"cifar10": "crop-flip", "cifar100": "crop-flip", "svhn": "crop-blur"}  # by default
 
@@ -44,6 +45,7 @@ class Source:
     path: Path | None = None
     validation: bool = False
     augment: str | None = None
+    skip: tuple[str, ...] = ()  # files of a streamed set that are left out
 
     def load(self, *, download: bool = False) -> Dataset:
         """Reads the data set."""
@@ -53,17 +55,20 @@ class Source:
             validation=self.validation,
             download=download,
             augment=self.augment,
+            skip=self.skip,
         )
 
     def config(self) -> dict[str, Any]:
-        """The source as JSON holds it."""
-        return asdict(self) | {"path": None if self.path is None else str(self.path)}
+        """The source as JSON holds it; `skip` where anything is skipped."""
+        config = asdict(self) | {"path": None if self.path is None else str(self.path)}
+        skip = list(config.pop("skip"))
+        return {**config, "skip": skip} if skip else config
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> Source:
         """The inverse of `config`."""
-        path = config["path"]
-        return Source(**{**config, "path": None if path is None else Path(path)})
+        path, skip = config["path"], tuple(config.get("skip", ()))
+        return Source(**{**config, "path": None if path is None else Path(path), "skip": skip})
 
 
 def load(
@@ -73,6 +78,7 @@ def load(
     validation: bool = False,
     download: bool = False,
     augment: str | None = None,
+    skip: tuple[str, ...] = (),
 ) -> Dataset:
     """The data set called `name`.
 
@@ -85,17 +91,19 @@ def load(
         augment: one of AUGMENTATIONS, what happens to training images; None is the data set's own
             way: crop-flip for CIFAR, crop-blur for SVHN, none for others in memory.
 
+        skip: files of a streamed set, relative to its folder, to go without.
+
     Raises:
         UserError: unknown name, missing or foreign files, too few images to hold out.
     """
-    splits = _read(name, path, download)
-    if validation:
-        splits = hold_out(name, splits)
-    if splits.root is not None and augment is not None:
+    if name in STREAMED and augment is not None:
         raise UserError(f"--augment is for images in memory, {name} has a way of its own")
     augment = augment or AUGMENTED.get(name, "none")
     if augment not in AUGMENTATIONS:
         raise UserError(f"unknown augmentation {augment!r}: choose from {', '.join(AUGMENTATIONS)}")
+    splits = imagefolder.without(_read(name, path, download), skip)
+    if validation:
+        splits = hold_out(name, splits)
     if splits.root is not None:
         mean, std = imagefolder.STATISTICS
     else:
@@ -112,6 +120,8 @@ def load(
         augmentation=AUGMENTATIONS[augment],
         root=splits.root,
         class_names=splits.class_names,
+        notes=splits.notes,
+        skipped=skip,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from loss_balance.experiments.data import pictures
 from loss_balance.experiments.data.augment import generator
 from loss_balance.experiments.data.dataset import SIDE, Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
@@ -135,12 +136,8 @@ class _Evaluation:
         return np.stack([np.asarray(image) for image in images]), self.labels[chosen]
 
     def _image(self, name: bytes, step: int, place: int) -> Image.Image:
-        path = self.root / os.fsdecode(name)
-        try:
-            with Image.open(path) as image:
-                return self._crop(image.convert("RGB"), step, place)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"{path} must be a whole image, got: {error}") from error
+        image = pictures.read(self.root / os.fsdecode(name), "RGB")
+        return self._crop(image, step, place)
 
     def _crop(self, image: Image.Image, step: int, place: int) -> Image.Image:  # noqa: ARG002
         return crop_evaluation(image)

@@ -38,8 +38,10 @@ def exhibit(folder: Path, measured: Outcome) -> Exhibit:
     )
 
 
-def write(folder: Path, measured: Outcome, shown: Exhibit, config: dict[str, Any]) -> None:
-    """Writes summary.json, curves.png and report.html into `folder`."""
+def write(
+    folder: Path, measured: Outcome, shown: Exhibit, config: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes summary.json, curves.png and report.html into `folder`; returns the summary."""
     summary = {
         "version": loss_balance.__version__,
         "config": config,
@@ -53,6 +55,7 @@ def write(folder: Path, measured: Outcome, shown: Exhibit, config: dict[str, Any
     write_json(folder / "summary.json", summary)
     write_atomically(folder / "curves.png", shown.picture)
     write_atomically(folder / "report.html", page)
+    return summary
 
 
 def table(measured: Outcome, metric: str) -> tuple[tuple[str, ...], ...]:

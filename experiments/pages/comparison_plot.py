@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.pages.style import MILLION, STYLE, png
 from loss_balance.experiments.studies.comparison import AT, Comparison, Outcome
-from loss_balance.experiments.training.run_folder import read_metrics
+from loss_balance.experiments.training.reading import read_metrics
 from loss_balance.experiments.training.schemes import OPT, color_of
 
 

@@ -43,8 +43,8 @@ def exhibit(combined: Combined, setting: Measurement) -> Exhibit:
     )
 
 
-def write(folder: Path, combined: Combined, shown: Exhibit, setting: Measurement) -> None:
-    """Writes summary.json, eann.png and eann.html into `folder`."""
+def write(folder: Path, combined: Combined, shown: Exhibit, setting: Measurement) -> dict[str, Any]:
+    """Writes summary.json, eann.png and eann.html into `folder`; returns the summary."""
     summary = {
         "version": loss_balance.__version__,
         "setting": asdict(setting),
@@ -57,6 +57,7 @@ def write(folder: Path, combined: Combined, shown: Exhibit, setting: Measurement
     write_json(folder / "summary.json", summary)
     write_atomically(folder / "eann.png", shown.picture)
     write_atomically(folder / "eann.html", render("ensemble.html.j2", exhibit=shown, runs=runs))
+    return summary
 
 
 def _curve(combined: Combined, curve: Predictor) -> dict[str, Any]:

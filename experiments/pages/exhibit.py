@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.table import Table
+
+from loss_balance.experiments.terminal import console
 
 
 class TextTable(NamedTuple):
@@ -29,7 +30,7 @@ class Exhibit:
     picture: bytes  # a PNG
 
 
-def show(exhibit: Exhibit, console: Console) -> None:
+def show(exhibit: Exhibit) -> None:
     """Prints the tables, the notes and the findings."""
     for each in exhibit.tables:
         table = Table(title=each.title, title_justify="left")
@@ -39,6 +40,6 @@ def show(exhibit: Exhibit, console: Console) -> None:
             table.add_row(*row, style="bold" if row[0] == each.strong else None)
         console.print(table)
     for note in exhibit.notes:
-        console.print(note, highlight=False)
+        console.say(note)
     for line in exhibit.findings:
-        console.print(f"• {line}", highlight=False)
+        console.say(f"• {line}")

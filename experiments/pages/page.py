@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 import loss_balance
+from loss_balance.experiments.terminal import readable
 
 
 def render(template: str, **values: Any) -> bytes:
@@ -20,7 +21,7 @@ def render(template: str, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     given = {"version": loss_balance.__version__, "embedded": _embedded, **values}
-    return environment.get_template(template).render(**given).encode()
+    return readable(environment.get_template(template).render(**given)).encode()
 
 
 def _embedded(picture: bytes) -> str:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages import runs_plot
 from loss_balance.experiments.pages.page import render
 from loss_balance.experiments.runs.output_folder import flattened
 from loss_balance.experiments.runs.trained import Trained, find
 from loss_balance.experiments.studies.comparison import AT, FRACTIONS
+from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.run_folder import write_atomically
 from loss_balance.experiments.training.schemes import text_of
 
-console = Console()
 COLUMNS = ("network", "data", "scheme", "seed", "epochs", *AT, "last exit's training loss", "run")
 MARK = b"Written by loss-balance report "  # tells its pages from a user's
 Rows = list[list[str]]
@@ -32,7 +30,7 @@ def write(places: Sequence[Path], out: Path) -> None:
     _check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page(runs))
-    console.print(f"{len(runs)} runs: {out}", highlight=False, soft_wrap=True)
+    console.say(f"{len(runs)} run{'s' * (len(runs) > 1)}: {out}")
 
 
 def page(runs: Sequence[Trained]) -> bytes:

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.pages.style import MILLION, STYLE, png
 from loss_balance.experiments.runs.trained import Trained
+from loss_balance.experiments.terminal import readable
 from loss_balance.experiments.training.schemes import color_of
 
 LINES = ("-", "--", ":", "-.")
@@ -64,7 +65,7 @@ def weights(runs: Sequence[Trained]) -> bytes:
             colors = mpl.colormaps["viridis"](np.linspace(0, 0.92, exits))
             for k, color in enumerate(colors):
                 axes.plot(range(1, epochs + 1), over_time[:, k], color=color, label=f"exit {k + 1}")
-            _finish(axes, run.folder.name, "epoch")
+            _finish(axes, readable(run.folder.name), "epoch")
             axes.title.set_fontsize(7)
             axes.legend(fontsize=6, ncols=1 + exits // 9)
         for axes in figure.axes[len(runs) :]:

@@ -7,7 +7,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-STYLE: dict[Any, Any] = {"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}
+STYLE: dict[Any, Any] = {
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 9,
+    "text.parse_math": False,  # a run's name may have dollars in it
+}
 
 
 MILLION = 1e6

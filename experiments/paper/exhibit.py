@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from loss_balance.experiments.pages.exhibit import Exhibit, TextTable
 from loss_balance.experiments.pages.style import png
-from loss_balance.experiments.runs.trained import METRICS, Trained
+from loss_balance.experiments.runs.trained import Trained
+from loss_balance.experiments.training.reading import METRICS
 from loss_balance.experiments.training.run_folder import write_atomically
 
 

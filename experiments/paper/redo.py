@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
-from rich.console import Console
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages.exhibit import Exhibit, show
@@ -17,10 +17,9 @@ from loss_balance.experiments.paper.exhibit import write
 from loss_balance.experiments.paper.settings import Setting, setting
 from loss_balance.experiments.runs.pool import Pool, TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
-from loss_balance.experiments.studies.plan import Options, plan
+from loss_balance.experiments.studies.plan import Options, check, plan
+from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.loop import Run
-
-console = Console()
 
 
 @dataclass(frozen=True)
@@ -77,16 +76,27 @@ def redo(name: str, request: Request, out: Path, jobs: int) -> bool:
     comparisons = prepare(name, request, schemes)
     images = {comparison.source: comparison.images for comparison in comparisons}
     try:
-        runs = Pool(out / "runs").train(study.runs(comparisons), jobs, images, console)
+        runs = Pool(out / "runs").train(study.runs(comparisons), jobs, images)
     except KeyboardInterrupt:
-        console.print(f"Interrupted. {out} has all that is needed: the same command goes on.")
+        console.say(f"Interrupted. {out} has all that is needed: the same command goes on.")
         return False
     with mpl.rc_context(STYLE):
         exhibit = study.exhibit(comparisons, runs)
     files = write(name, exhibit, runs.values(), out)
-    show(exhibit, console)
-    console.print("Written:", *files, soft_wrap=True, highlight=False)
+    show(exhibit)
+    console.say(f"Written: {' '.join(map(str, files))}")
+    console.found(_as_json(exhibit, files))
     return True
+
+
+def _as_json(exhibit: Exhibit, files: Sequence[Path]) -> dict[str, Any]:
+    (table,) = exhibit.tables
+    return {
+        "title": exhibit.title,
+        "rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows],
+        "findings": list(exhibit.findings),
+        "files": [str(file) for file in files],
+    }
 
 
 def prepare(name: str, request: Request, schemes: tuple[str, ...]) -> list[Comparison]:
@@ -102,6 +112,8 @@ def prepare(name: str, request: Request, schemes: tuple[str, ...]) -> list[Compa
         raise UserError(f"--networks of {name} must be {rule}, got {', '.join(networks) or 'none'}")
     comparisons = []
     for options in _options_of(request, chosen):
+        for network in (part for pair in networks for part in pair.split(":")):
+            check(options, network, schemes)
         data = options.load()
         for network in (part for pair in networks for part in pair.split(":")):
             comparisons.append(plan(options, network, schemes, data))

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from loss_balance.experiments.data.sources import Dataset, Source
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training.engine import FRAMEWORKS
 from loss_balance.experiments.training.learner import Learner
-from loss_balance.experiments.training.loop import Run, train
+from loss_balance.experiments.training.loop import Record, Run, train
 from loss_balance.experiments.training.run_folder import alone
 
 LEARNERS = {"torch": "TorchLearner", "tensorflow": "TensorFlowLearner", "jax": "JaxLearner"}
@@ -32,7 +32,7 @@ LEARNERS = {"torch": "TorchLearner", "tensorflow": "TensorFlowLearner", "jax": "
 
 @dataclass(frozen=True)
 class Step:
-    """What a running worker reports."""
+    """What a running worker reports now and then."""
 
     run: str
     epoch: int
@@ -40,17 +40,32 @@ class Step:
     loss: float  # of the last exit
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """What it reports of each epoch: its line of metrics.jsonl."""
+
+    run: str
+    record: Record
+
+
+class Watch:
+    """What is told of runs as they go; this one looks away."""
+
+    def on_step(self, step: Step) -> None:
+        """A worker moved on."""
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """An epoch is over and kept."""
+
+    def on_done(self, run: str) -> None:
+        """A run finished, in this call or in an earlier one."""
+
+
 Results = dict[str, dict[str, Any]]  # result of `training.train` by the run's name
-_channel: tuple[Queue[Step], StopEvent] | None = None  # a worker's line to its parent
+_channel: tuple[Queue[Step | Epoch], StopEvent] | None = None  # a worker's line to its parent
 
 
-def execute(
-    runs: Sequence[Run],
-    folder: Path,
-    workers: int,
-    on_step: Callable[[Step], None],
-    on_done: Callable[[str], None],
-) -> Results:
+def execute(runs: Sequence[Run], folder: Path, workers: int, watches: Sequence[Watch]) -> Results:
     """Trains all runs, `workers` at a time, each in `folder / run.name`.
 
     Raises:
@@ -58,10 +73,10 @@ def execute(
         KeyboardInterrupt: likewise; everything continues from the last checkpoints.
     """
     context = get_context("spawn")  # a fork would copy the parent's threads and locks
-    steps: Queue[Step] = context.Queue()
+    reports: Queue[Step | Epoch] = context.Queue()
     stop = context.Event()
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(steps, stop)
+        workers, mp_context=context, initializer=_start_worker, initargs=(reports, stop)
     )
     names: dict[Future[dict[str, Any]], str] = {}
     try:
@@ -71,10 +86,11 @@ def execute(
         pending = set(names)
         while pending:
             done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            _drain(steps, on_step)
+            _drain(reports, watches)
             for future in done:
                 results[names[future]] = future.result()
-                on_done(names[future])
+                for watch in watches:
+                    watch.on_done(names[future])
         return results
     except BrokenProcessPool as error:
         raise UserError(
@@ -83,20 +99,26 @@ def execute(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
-        _drain(steps, on_step)
-        steps.close()
+        _drain(reports, watches)
+        reports.close()
 
 
-def _drain(steps: Queue[Step], on_step: Callable[[Step], None]) -> None:
+def _drain(reports: Queue[Step | Epoch], watches: Sequence[Watch]) -> None:
     with contextlib.suppress(Empty):
         while True:
-            on_step(steps.get_nowait())
+            report = reports.get_nowait()
+            for watch in watches:
+                if isinstance(report, Epoch):
+                    watch.on_epoch(report)
+                else:
+                    watch.on_step(report)
 
 
-def _start_worker(steps: Queue[Step], stop: StopEvent) -> None:
+def _start_worker(reports: Queue[Step | Epoch], stop: StopEvent) -> None:
     global _channel  # a pool hands its workers nothing else
-    _channel = (steps, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
+    _channel = (reports, stop)
+    for asked in (signal.SIGINT, signal.SIGTERM):  # both reach the parent too, which sets `stop`
+        signal.signal(asked, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
@@ -110,15 +132,19 @@ def _die_with_parent() -> None:
 def _work(run: Run, folder: Path) -> dict[str, Any]:
     if _channel is None:
         raise RuntimeError("a worker must be started with _start_worker")
-    steps, stop = _channel
+    reports, stop = _channel
 
     def progress(epoch: int, step: int, loss: float) -> bool:
-        steps.put(Step(run.name, epoch, step, loss))
+        reports.put(Step(run.name, epoch, step, loss))
         return not stop.is_set()
+
+    def on_epoch(record: Record) -> None:
+        reports.put(Epoch(run.name, record))
 
     with alone(folder, stop.is_set):
         data = _load(run.source)
-        return train(run, learner(run, data), data, folder, progress, _readers(data))
+        made = learner(run, data)
+        return train(run, made, data, folder, progress, _readers(data), on_epoch)
 
 
 @lru_cache(maxsize=1)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from rich.console import Console
-
-from loss_balance.experiments.data.sources import Source
+from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs import trained
-from loss_balance.experiments.runs.progress import execute_with_bars, work
+from loss_balance.experiments.runs.progress import Images, execute_and_show, work
 from loss_balance.experiments.runs.trained import Trained
+from loss_balance.experiments.terminal import console
+from loss_balance.experiments.training.identity import identity
 from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.reading import read_config
 from loss_balance.experiments.training.schemes import Coupling, name_of
 
 TrainedRuns = dict[Run, Trained]  # by the run as it was asked for
@@ -22,34 +23,47 @@ TrainedRuns = dict[Run, Trained]  # by the run as it was asked for
 
 @dataclass(frozen=True)
 class Pool:
-    """A folder of runs, each under a name that its network, data and everything else give it."""
+    """A folder of runs, each under a name that its network, data and everything else give it.
+
+    A run whose folder was renamed, or whose data have moved, is found all the same.
+    """
 
     folder: Path
 
-    def train(
-        self, runs: Iterable[Run], jobs: int, images: Mapping[Source, int], console: Console
-    ) -> TrainedRuns:
+    def train(self, runs: Iterable[Run], jobs: int, images: Images) -> TrainedRuns:
         """All `runs`, of which only those are trained that no command has finished before.
 
         Args:
             runs: in any order, with any names, also the same one twice.
             jobs: how many at a time.
             images: how many there are in the training split of each source.
-            console: for progress.
 
         Raises:
             UserError: as `execution.execute`.
             KeyboardInterrupt: likewise; the same call goes on.
         """
-        named = {run: replace(run, name=folder_name(run)) for run in runs}
+        known = self._known()
+        named = {run: replace(run, name=self._name(run, known)) for run in runs}
         missing = {run for run in named.values() if not self._has(run)}
-        console.print(
-            f"{len(set(named.values()))} runs, {len(missing)} of them to train.", highlight=False
-        )
+        console.say(f"{len(set(named.values()))} runs, {len(missing)} of them to train.")
         if missing:
             longest_first = sorted(missing, key=lambda run: (-work(run, images), run.name))
-            execute_with_bars(longest_first, self.folder, jobs, images, console)
-        return {run: trained.read(self.folder / known.name) for run, known in named.items()}
+            execute_and_show(longest_first, self.folder, jobs, images)
+        return {run: trained.read(self.folder / found.name) for run, found in named.items()}
+
+    def _known(self) -> dict[str, str]:
+        """The folder of each run that is there, by its identity."""
+        found = {}
+        for file in sorted(self.folder.glob("*/config.json")):
+            try:
+                found[identity(read_config(file.parent))] = file.parent.name
+            except UserError:  # a damaged one is no run of anybody's here
+                continue
+        return found
+
+    def _name(self, run: Run, known: dict[str, str]) -> str:
+        usual = folder_name(run)
+        return usual if self._has(replace(run, name=usual)) else known.get(run.identity(), usual)
 
     def _has(self, run: Run) -> bool:
         return (self.folder / run.name / "result.json").exists()

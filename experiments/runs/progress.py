@@ -1,11 +1,12 @@
-"""Executing runs under progress bars."""
+"""Executing runs while showing how they go: bars on a terminal, a line per epoch elsewhere."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -18,8 +19,12 @@ from rich.progress import (
 
 from loss_balance.experiments.data.sources import Source
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.execution import Results, Step, cores, execute
+from loss_balance.experiments.runs.execution import Epoch, Results, Step, Watch, cores, execute
+from loss_balance.experiments.runs.logs import log_of
+from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.loop import Run
+
+Images = Mapping[Source, int]  # how many there are in the training split of each source
 
 
 def workers_for(jobs: int | None) -> int:
@@ -29,86 +34,142 @@ def workers_for(jobs: int | None) -> int:
     return cores() if jobs is None else jobs
 
 
-def work(run: Run, images: Mapping[Source, int]) -> int:
+def work(run: Run, images: Images) -> int:
     """Multiply-adds of the forward passes of all epochs."""
     return run.spec.costs()[-1].multiply_adds * run.recipe.epochs * images[run.source]
 
 
-def execute_with_bars(
-    runs: Sequence[Run], folder: Path, jobs: int, images: Mapping[Source, int], console: Console
+def execute_and_show(
+    runs: Sequence[Run], folder: Path, jobs: int, images: Images, logs: Sequence[str] = ()
 ) -> Results:
-    """Calls `execution.execute` under a bar for all and one for each run that is running.
+    """`execution.execute`, shown on the console as it can show it.
 
     Args:
         runs: what to train.
         folder: each trains in `folder / run.name`.
         jobs: how many at a time.
-        images: how many there are in the training split of each source.
-        console: where the bars are shown.
+        images: how many there are to train on.
+        logs: what else writes of each epoch, of `logs.LOGS`.
     """
+    watches = [log_of(name, runs, folder) for name in logs]
+    workers = min(jobs, len(runs))
+    if not console.progress:
+        return execute(runs, folder, workers, watches)
+    share = Share(runs, images)
+    if not console.is_terminal:
+        return execute(runs, folder, workers, [*watches, Lines(share)])
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
     ) as progress:
-        bars = Bars(progress, runs, images)
-        return execute(runs, folder, min(jobs, len(runs)), bars.on_step, bars.on_done)
+        return execute(runs, folder, workers, [*watches, Bars(progress, share)])
 
 
 def train_or_tell(
     runs: Sequence[Run],
     folder: Path,
     workers: int,
-    images: Mapping[Source, int],
-    console: Console,
+    images: Images,
     out: Path,
+    logs: Sequence[str] = (),
 ) -> Results | None:
-    """`execute_with_bars`; after Ctrl-C None, and on the console how `out` is continued."""
+    """`execute_and_show`; after Ctrl-C None, and on the console how `out` is continued."""
     try:
-        return execute_with_bars(runs, folder, workers, images, console)
+        return execute_and_show(runs, folder, workers, images, logs)
     except KeyboardInterrupt:
-        console.print(
+        console.say(
             f"Interrupted. {out} has all that is needed to go on: the same command with "
             "--resume (in place of --overwrite)."
         )
         return None
 
 
-class Bars:
-    """A bar for each run that is running, and one for all in units of work (multiply-adds)."""
+class Share:
+    """How much of all runs is done, in units of work (multiply-adds)."""
 
-    def __init__(
-        self, progress: Progress, runs: Sequence[Run], images: Mapping[Source, int]
-    ) -> None:
-        self.progress = progress
+    def __init__(self, runs: Sequence[Run], images: Images) -> None:
         self.runs = {run.name: run for run in runs}
         self.batches = {run.name: run.recipe.batches(images[run.source]) for run in runs}
         self.work = {run.name: work(run, images) for run in runs}
-        self.share = dict.fromkeys(self.work, 0.0)  # of each run, done
-        self.total = progress.add_task("all runs", total=sum(self.work.values()), note="")
+        self.of_run = dict.fromkeys(self.work, 0.0)
+        self.first: tuple[float, float] | None = None  # when anything was known, and what
+
+    def move(self, run: str, share: float) -> None:
+        """The run has come so far, 1 at its end."""
+        self.of_run[run] = share
+        if self.first is None:
+            self.first = time.monotonic(), self.done
+
+    @property
+    def done(self) -> float:
+        """Of the work of all."""
+        return sum(self.work[name] * share for name, share in self.of_run.items()) / self.total
+
+    @property
+    def total(self) -> int:
+        """The work of all."""
+        return sum(self.work.values())
+
+    def left(self) -> str:
+        """The time until all are done, if they go on as they do; "?" before that can be said."""
+        began, before = self.first or (0.0, 0.0)
+        if self.done <= before:
+            return "?"
+        seconds = (time.monotonic() - began) * (1.0 - self.done) / (self.done - before)
+        return str(timedelta(seconds=round(seconds)))
+
+
+class Lines(Watch):
+    """A plain line per epoch, for what is no terminal."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+
+    def on_step(self, step: Step) -> None:
+        epochs = self.share.runs[step.run].recipe.epochs
+        self.share.move(step.run, (step.epoch + step.step / self.share.batches[step.run]) / epochs)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        record, epochs = epoch.record, self.share.runs[epoch.run].recipe.epochs
+        self.share.move(epoch.run, record["epoch"] / epochs)
+        parts = [f"loss {record['train_loss'][-1]:.4f}"]
+        if "test_error" in record:
+            parts.append(f"error {100 * record['test_error'][-1]:.2f} %")
+        parts += [f"{record['images_per_second']:,.0f} images/s", f"{self.share.left()} left"]
+        console.say(f"{epoch.run} epoch {record['epoch']}/{epochs}: {', '.join(parts)}")
+
+    def on_done(self, run: str) -> None:
+        self.share.move(run, 1.0)
+
+
+class Bars(Watch):
+    """A bar for each run that is running, and one for all."""
+
+    def __init__(self, progress: Progress, share: Share) -> None:
+        self.progress = progress
+        self.share = share
+        self.total = progress.add_task("all runs", total=1.0, note="")
         self.bars: dict[str, TaskID] = {}
 
     def on_step(self, step: Step) -> None:
-        """A worker moved on."""
         if step.run not in self.bars:
             self.bars[step.run] = self.progress.add_task(step.run, total=1.0, note="")
-        epochs = self.runs[step.run].recipe.epochs
-        share = (step.epoch + step.step / self.batches[step.run]) / epochs
+        epochs = self.share.runs[step.run].recipe.epochs
+        share = (step.epoch + step.step / self.share.batches[step.run]) / epochs
         note = f"epoch {step.epoch + 1}/{epochs}  loss {step.loss:.3f}"
         self.progress.update(self.bars[step.run], completed=share, note=note)
         self._advance(step.run, share)
 
     def on_done(self, run: str) -> None:
-        """A run finished, in this call or in an earlier one."""
         if run in self.bars:
             self.progress.update(self.bars[run], visible=False)
         self._advance(run, 1.0)
 
     def _advance(self, run: str, share: float) -> None:
-        self.share[run] = share
-        done = sum(self.work[name] * share for name, share in self.share.items())
-        self.progress.update(self.total, completed=done)
+        self.share.move(run, share)
+        self.progress.update(self.total, completed=self.share.done)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,15 +20,20 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.execution import use_one_thread
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine, check_installed
+from loss_balance.experiments.training.reading import (
+    intact,
+    read_arrays,
+    read_config,
+    read_metrics,
+    read_result,
+)
 from loss_balance.experiments.training.recipes import Recipe
-from loss_balance.experiments.training.run_folder import read_metrics
-from loss_balance.experiments.training.schemes import Coupling, modern, name_of
+from loss_balance.experiments.training.schemes import Coupling, name_of
 from loss_balance.reference_models.description.config import from_config
 from loss_balance.reference_models.description.spec import AnytimeSpec
-from loss_balance.reference_models.description.weights import load as read_npz
+from loss_balance.reference_models.description.weights import Weights, check
 
-METRICS = ("train_loss", "test_loss", "test_error")  # of `result.json`, per exit
-REQUIRED = ("config.json", "result.json", "weights.npz", "statistics.npz")
+REQUIRED = ("config.json", "result.json", "metrics.jsonl", "weights.npz", "statistics.npz")
 
 WARM_UP = 3  # runs before times count: compilation, caches
 
@@ -42,12 +46,12 @@ class TrainedNetwork:
     too, and times would tell of that. An answer is there once it has come back as a NumPy array.
     """
 
-    def __init__(self, spec: AnytimeSpec, framework: str, weights: Path) -> None:
+    def __init__(self, spec: AnytimeSpec, framework: str, weights: Weights) -> None:
         check_installed(framework)
         use_one_thread(framework)
         module = import_module(f"loss_balance.reference_models.{framework}")
         self._net = module.AnytimeNet(spec)
-        self._net.load_weights(read_npz(weights))
+        self._net.load_weights(weights)
         self._native: Callable[[NDArray[np.float32]], Any] = lambda images: images
         if framework == "torch":
             self._net.requires_grad_(requires_grad=False)
@@ -74,6 +78,21 @@ class Trained:
     source: Source
     engine: Engine
 
+    def summary(self) -> dict[str, Any]:
+        """What was trained and what came of it, as JSON holds it."""
+        costs = self.spec.costs()
+        return {
+            "network": self.spec.name,
+            "data": self.source.name,
+            "validation": self.source.validation,
+            "scheme": self.scheme,
+            "seed": self.config["seed"],
+            "epochs": self.recipe.epochs,
+            "multiply_adds": [cost.multiply_adds for cost in costs],
+            **self.result,
+            "loss_weight": self.loss_weights[-1].tolist(),
+        }
+
     @property
     def fingerprint(self) -> str:
         """The checksum of the data."""
@@ -96,8 +115,8 @@ class Trained:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The epochs, as `run_folder.read_metrics` has them."""
-        return read_metrics(self.folder)
+        """The epochs, as `reading.read_metrics` has them."""
+        return read_metrics(self.folder, len(self.spec.exits))
 
     @property
     def loss_weights(self) -> NDArray[np.float64]:
@@ -107,15 +126,20 @@ class Trained:
     @cached_property
     def preparation(self) -> Preparation:
         """What makes an image the network's input."""
-        return preparation.read(self.folder / "statistics.npz")
+        return preparation.read(self.folder / "statistics.npz", self.spec.input_shape)
 
     @cached_property
     def network(self) -> TrainedNetwork:
         """The network with its trained weights."""
-        try:
-            return TrainedNetwork(self.spec, self.framework, self.folder / "weights.npz")
-        except ValueError as error:
-            raise UserError(f"{self.folder / 'weights.npz'}: {error}") from error
+        return TrainedNetwork(self.spec, self.framework, self.weights())
+
+    def weights(self) -> Weights:
+        """The trained weights; UserError if they are damaged or not this network's."""
+        path = self.folder / "weights.npz"
+        arrays = read_arrays(path)
+        with intact(path):
+            check(self.spec, arrays)
+        return arrays
 
     def data(self, path: Path | None = None) -> Dataset:
         """The data as training saw them, from `path` if they have moved.
@@ -164,22 +188,20 @@ def read(folder: Path) -> Trained:
             f"RUN must be the folder of a finished run, such as runs/compare/runs/adaloss-seed0; "
             f"{folder} lacks {', '.join(missing)}"
         )
-    try:
-        config = modern(json.loads((folder / "config.json").read_text()))
-        result = json.loads((folder / "result.json").read_text())
+    config = read_config(folder)
+    with intact(folder / "config.json"):
         recipe = config["recipe"]
+        spec = from_config(config["spec"])
         return Trained(
             folder=folder,
             config=config,
-            result={metric: list(map(float, result[metric])) for metric in METRICS},
-            spec=from_config(config["spec"]),
+            result=read_result(folder, len(spec.exits)),
+            spec=spec,
             scheme=name_of(config["scheme"], Coupling(**config["coupling"])),
             recipe=Recipe(**{**recipe, "milestones": tuple(recipe["milestones"])}),
             source=Source.from_config(config["data"]),
             engine=Engine(**config["engine"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is not as training left it: {error!r}") from error
 
 
 def find(places: Sequence[Path]) -> list[Trained]:

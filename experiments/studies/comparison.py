@@ -11,12 +11,19 @@ from numpy.typing import NDArray
 
 from loss_balance.equilibrium import STRENGTH
 from loss_balance.experiments.data.sources import Source
-from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.execution import Results
+from loss_balance.experiments.studies.settings import (
+    Settings,
+    check_known,
+    described,
+    set_recipe,
+    set_scheme,
+)
 from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.own import is_own, kind_of
 from loss_balance.experiments.training.recipes import Recipe
-from loss_balance.experiments.training.schemes import OPT, SCHEMES, Coupling
+from loss_balance.experiments.training.schemes import OPT, Coupling
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.schemes.adaloss import AdaLoss
 from loss_balance.schemes.base import Scheme
@@ -32,6 +39,10 @@ class Comparison:
 
     OPT is one network per fraction of the cost, cut after the latest exit
     that fits and trained for that exit alone: what it could reach if it need not share.
+
+    Attributes:
+        schemes: what is compared, by the names that the runs and tables have.
+        changed: of a name that is not a scheme's own, the scheme and what differs from it.
     """
 
     spec: AnytimeSpec
@@ -44,14 +55,23 @@ class Comparison:
     images: int  # in the training split
     guidance: float = STRENGTH  # of the schemes that guide
     engine: Engine = field(default_factory=Engine)
+    evaluate_every: int = 0
+    changed: dict[str, tuple[str, Settings]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.schemes if name not in SCHEMES]
-        if unknown or not self.schemes:
-            raise UserError(
-                f"unknown scheme {', '.join(unknown) or '(none given)'}: choose from "
-                f"{', '.join(SCHEMES)}"
-            )
+        for name in self.schemes or ("",):
+            kind_of(self._kind(name))
+        changes = {key for _, changes in self.changed.values() for key in changes}
+        check_known(changes, [self.scheme(name) for name in self.schemes])
+        for name in self.schemes:
+            self.recipe_of(name)
+
+    def _kind(self, name: str) -> str:
+        """What the command line calls the scheme."""
+        return self.changed[name][0] if name in self.changed else name
+
+    def _changes(self, name: str) -> Settings:
+        return self.changed[name][1] if name in self.changed else {}
 
     @property
     def exits(self) -> tuple[int, ...]:
@@ -78,7 +98,7 @@ class Comparison:
     def run_name(self, scheme: str, seed: int, cut: int | None = None) -> str:
         """The folder of one run."""
         suffix = "" if cut is None else f"-exit{cut + 1}"
-        return f"{scheme}{suffix}-seed{seed}"
+        return f"{scheme.replace(', ', '-').replace(' ', '-')}{suffix}-seed{seed}"
 
     def run(self, name: str, seed: int, cut: int | None = None) -> Run:
         """One run: a scheme over all exits, or OPT of the network cut after exit `cut`."""
@@ -87,22 +107,45 @@ class Comparison:
             name=self.run_name(name, seed, cut),
             spec=spec,
             scheme=self.scheme(name) if cut is None else Single(1),
-            recipe=self.recipe,
+            recipe=self.recipe_of(name),
             seed=seed,
             source=self.source,
             fingerprint=self.fingerprint,
             engine=self.engine,
             coupling=self.coupling(name) if cut is None else Coupling(),
+            evaluate_every=self.evaluate_every,
         )
 
     def coupling(self, name: str) -> Coupling:
         """How the scheme of that name couples exits and trunk, guided as strongly as asked for."""
-        usual = SCHEMES[name].coupling
+        usual = kind_of(self._kind(name)).coupling
         return replace(usual, guidance=self.guidance) if usual.guidance else usual
 
     def scheme(self, name: str) -> Scheme:
-        """The scheme object of that name for this network."""
-        return SCHEMES[name].make(self.adaloss, self.recipe.batches(self.images))
+        """The scheme object of that name for this network; ValueError if a change is none."""
+        updates = self.recipe_of(name).batches(self.images)
+        return set_scheme(
+            kind_of(self._kind(name)).make(self.adaloss, updates), self._changes(name)
+        )
+
+    def recipe_of(self, name: str) -> Recipe:
+        """How the scheme of that name is trained; ValueError if a change is out of its range."""
+        return set_recipe(self.recipe, self._changes(name))
+
+
+def named(
+    schemes: Sequence[str], common: Settings, swept: Sequence[Settings]
+) -> dict[str, tuple[str, Settings]]:
+    """What `Comparison.changed` is for schemes under --set and --sweep, in order.
+
+    OPT stays as it is in a sweep.
+    """
+    found = {}
+    for scheme in schemes:
+        short = scheme.rpartition(":")[2] if is_own(scheme) else scheme
+        for changes in [{}] if scheme == OPT else swept:
+            found[f"{short} {described(changes)}".strip()] = (scheme, {**common, **changes})
+    return found
 
 
 @dataclass(frozen=True)

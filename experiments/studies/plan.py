@@ -10,18 +10,31 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from loss_balance.checks import check_count, check_range
 from loss_balance.equilibrium import STRENGTH
 from loss_balance.experiments.data.augment import AUGMENTATIONS
+from loss_balance.experiments.data.pictures import broken
 from loss_balance.experiments.data.sources import NAMES, Dataset, Source
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.studies.comparison import Comparison
+from loss_balance.experiments.runs.logs import LOGS, check_logs
+from loss_balance.experiments.studies.comparison import Comparison, named
+from loss_balance.experiments.studies.settings import set_recipe, settings, sweeps
+from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, choose_engine
-from loss_balance.experiments.training.recipes import RECIPES
+from loss_balance.experiments.training.own import (
+    check_memory,
+    imported,
+    is_own,
+    kind_of,
+    network_of,
+)
+from loss_balance.experiments.training.recipes import RECIPES, Recipe
 from loss_balance.reference_models import families
 from loss_balance.schemes.adaloss import AdaLoss
 
-TRAINING, ADALOSS, GUIDANCE = "Training", "AdaLoss", "Guidance"  # panels of the help
+TRAINING, ADALOSS, GUIDANCE, STUDY = "Training", "AdaLoss", "Guidance", "Study"  # in the help
 
 
 def _option(default: Any, text: str, panel: str | None = None, **shown: Any) -> Any:
@@ -61,6 +74,9 @@ class Options:
         "Test on the last tenth of the training images, 5,000 at most.",
         flags=("--validation",),
     )
+    skip_broken: bool = _option(
+        False, "Go without images that cannot be read; reads them all.", flags=("--skip-broken",)
+    )
     augment: str | None = _option(
         None,
         f"What happens to training images: {', '.join(AUGMENTATIONS)}.",
@@ -69,7 +85,9 @@ class Options:
     epochs: int | None = _option(None, _per_data("epochs"), TRAINING)
     learning_rate: float | None = _option(None, _per_data("learning_rate"), TRAINING)
     batch_size: int | None = _option(None, _per_data("batch_size"), TRAINING)
-    seeds: int = _option(1, "Runs per scheme: seeds 0, 1, ...", TRAINING)
+    seeds: str = _option(
+        "1", "Runs per scheme: how many (seeds 0, 1, ...), or which, as 3,7,11.", TRAINING
+    )
     device: str = _option("cpu", "cpu or cuda.", TRAINING)
     precision: str | None = _option(
         None, "float32 or bfloat16.", TRAINING, show_default="bfloat16 on cuda"
@@ -88,6 +106,16 @@ class Options:
     guidance: float = _option(
         STRENGTH, "How strongly exits learn from the last one in guided.", GUIDANCE
     )
+    set: list[str] | None = _option(  # noqa: RUF009
+        None, "Any field of recipe or scheme, as decay=0.95; once for each.", STUDY
+    )
+    sweep: list[str] | None = _option(  # noqa: RUF009
+        None, "Likewise with several values, as gamma=0,0.05,0.2: a scheme becomes as many.", STUDY
+    )
+    evaluate_every: int = _option(
+        0, "Test after every so many epochs, 0 at the end alone; keeps best.npz too.", STUDY
+    )
+    log: str = _option("", f"Also write each epoch to {', '.join(LOGS)}; with commas.", STUDY)
 
     def engine(self) -> Engine:
         """What the runs compute in; UserError if a name is unknown or it is not installed."""
@@ -95,12 +123,46 @@ class Options:
 
     def source(self) -> Source:
         """Where the images come from."""
-        return Source(self.data, self.path, self.validation, self.augment)
+        path = None if self.path is None else self.path.absolute()
+        return Source(self.data, path, self.validation, self.augment)
+
+    def chosen_seeds(self) -> tuple[int, ...]:
+        """The seeds; UserError if they are none."""
+        try:
+            given = tuple(int(part) for part in self.seeds.split(",") if part.strip())
+        except ValueError:
+            given = ()
+        seeds = given if "," in self.seeds else tuple(range(*given))
+        if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            raise UserError(
+                "--seeds must be how many, at least 1, or different ones with commas, from 0 on, "
+                f"got {self.seeds!r}"
+            )
+        return seeds
+
+    def logs(self) -> tuple[str, ...]:
+        """What --log names; UserError if there is no such log."""
+        names = tuple(name.strip() for name in self.log.split(",") if name.strip())
+        check_logs(names)
+        return names
 
     def load(self) -> Dataset:
-        """The images; UserError as of `sources.load`, or as of `engine`, before it takes time."""
-        self.engine()
-        return self.source().load(download=self.download)
+        """The images; UserError as of `sources.load`, and first for what no data are needed for."""
+        self.engine(), self.chosen_seeds(), self.logs()
+        data = self.source().load(download=self.download)
+        if self.skip_broken:
+            data = self._without_broken(data)
+        for note in data.notes:
+            console.say(f"Note: {data.name}: {note}.")
+        return data
+
+    def _without_broken(self, data: Dataset) -> Dataset:
+        if data.root is None:
+            raise UserError(f"--skip-broken is for folders of images, got {data.name}")
+        names = np.concatenate([data.x_train, data.x_test])
+        skip = tuple(sorted(name for name, _ in broken(data.root, names)))
+        console.say(f"{len(skip)} of {len(names)} images cannot be read and are left out.")
+        return replace(self.source(), skip=skip).load() if skip else data
 
     def adaloss(self, num_losses: int) -> AdaLoss:
         """AdaLoss as asked for; ValueError if a hyperparameter is out of its range."""
@@ -115,28 +177,54 @@ def of_panel(panel: str) -> list[Field[Any]]:
 
 def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset) -> Comparison:
     """The comparison that the options describe; UserError where they do not fit the data."""
-    recipe = RECIPES[options.data]
-    changed = {
-        name: value
-        for name in ("epochs", "learning_rate", "batch_size")
-        if (value := getattr(options, name)) is not None
-    }
     try:
-        check_count("seeds", options.seeds)
-        check_range("guidance", options.guidance, 0.0, 1.0, open_low=True)  # at 0 it guides nobody
-        spec = families.get(network, num_classes=data.num_classes, input_shape=data.input_shape)
+        common, recipe = settings(options.set or ()), recipe_of(options)
+        changed = named(schemes, common, sweeps(options.sweep or ()))
+        spec = network_of(network, data.num_classes, data.input_shape)
+        check_memory(spec)
         return Comparison(
             spec=spec,
-            recipe=replace(recipe, **changed),
-            source=options.source(),
+            recipe=set_recipe(recipe, common),
+            source=replace(options.source(), skip=data.skipped),
             fingerprint=data.fingerprint(),
-            schemes=schemes,
-            seeds=tuple(range(options.seeds)),
+            schemes=tuple(changed),
+            changed=changed,
+            seeds=options.chosen_seeds(),
             adaloss=options.adaloss(len(spec.exits)),
             images=len(data.y_train),
             engine=options.engine(),
             guidance=options.guidance,
+            evaluate_every=options.evaluate_every,
         )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def recipe_of(options: Options) -> Recipe:
+    """The data set's recipe with what the options change; ValueError if out of range."""
+    names = ("epochs", "learning_rate", "batch_size")
+    changed = {name: getattr(options, name) for name in names}
+    recipe = RECIPES[options.data]
+    return replace(recipe, **{k: v for k, v in changed.items() if v is not None})
+
+
+def check(options: Options, network: str, schemes: tuple[str, ...]) -> None:
+    """UserError for any option that is wrong whatever the data are: before these are loaded."""
+    if options.data not in RECIPES:
+        return  # loading says it
+    try:
+        check_range("guidance", options.guidance, 0.0, 1.0, open_low=True)  # at 0 it guides nobody
+        if options.evaluate_every:
+            check_count("evaluate_every", options.evaluate_every)
+        recipe_of(options)
+        options.adaloss(2)
+        for name in schemes or ("",):
+            kind_of(name)
+        sweeps(options.sweep or ()), settings(options.set or ())
+        if is_own(network):
+            imported(network)
+        else:
+            check_memory(families.get(network))
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -155,9 +243,11 @@ def config_of(options: Options, comparison: Comparison, **more: Any) -> dict[str
         "epochs": recipe.epochs,
         "learning_rate": recipe.learning_rate,
         "batch_size": recipe.batch_size,
-        "seeds": options.seeds,
+        "seeds": list(comparison.seeds),
         **{f.name: getattr(adaloss, f.name) for f in of_panel(ADALOSS)},
         "guidance": comparison.guidance,
+        "set": sorted(options.set or ()),
+        "sweep": list(options.sweep or ()),
         "data_fingerprint": comparison.fingerprint,
         **more,
     }

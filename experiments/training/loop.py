@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,10 +19,14 @@ from loss_balance.experiments.data.sources import Dataset, Source
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine
+from loss_balance.experiments.training.environment import environment
+from loss_balance.experiments.training.identity import identity
 from loss_balance.experiments.training.learner import Learner
+from loss_balance.experiments.training.reading import METRICS, read_result
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.run_folder import (
     claim,
+    note_environment,
     restore,
     save_epoch,
     write_arrays,
@@ -34,11 +38,12 @@ from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.schemes.base import Scheme
 
 Progress = Callable[[int, int, float], bool]  # (epoch, step, loss of the last exit) -> go on
+Record = dict[str, Any]  # a line of metrics.jsonl
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What is trained: equal runs end in equal numbers."""
+    """What is trained: equal runs end in equal numbers, however often they are evaluated."""
 
     name: str
     spec: AnytimeSpec
@@ -49,10 +54,15 @@ class Run:
     fingerprint: str  # of the data
     engine: Engine = field(default_factory=Engine)
     coupling: Coupling = field(default_factory=Coupling)
+    evaluate_every: int = field(default=0, compare=False)  # epochs; 0 is at the end alone
 
     def steps(self, images: int) -> int:
         """Of the whole training, over so many images."""
         return self.recipe.epochs * self.recipe.batches(images)
+
+    def identity(self) -> str:
+        """A digest, equal for runs that end in equal numbers, wherever they and their data lie."""
+        return identity(self.config())
 
     def config(self) -> dict[str, Any]:
         """The run's description as JSON holds it."""
@@ -77,11 +87,13 @@ def train(
     folder: Path,
     progress: Progress,
     workers: int = 0,
+    on_epoch: Callable[[Record], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Trains to the end, from the last checkpoint if there is one, and returns the result.
 
     The result: `train_loss`, `test_loss` and `test_error` per exit, of the finished network in
-    evaluation mode over the whole split. `workers` processes read streamed images.
+    evaluation mode over the whole split. `workers` processes read streamed images. `on_epoch` gets
+    the line of metrics.jsonl.
 
     Raises:
         Interruption: `progress` returned False.
@@ -91,8 +103,9 @@ def train(
     result_file = folder / "result.json"
     claim(folder, run.config())
     if result_file.exists():
-        return dict(json.loads(result_file.read_text()))
+        return dict(read_result(folder, len(run.spec.exits)))
     first = restore(folder, learner)
+    note_environment(folder, environment(run.engine))
     for epoch in range(first, run.recipe.epochs):
 
         def on_step(step: int, loss: float, epoch: int = epoch) -> None:
@@ -100,26 +113,40 @@ def train(
                 raise Interruption
 
         batches = feed.training(data, run.recipe, run.seed, epoch, workers)
+        began = time.perf_counter()
         losses = learner.train_epoch(batches, run.recipe.rate(epoch), on_step)
+        seconds = time.perf_counter() - began
         if not np.isfinite(losses).all():
+            stays = f". The checkpoint after epoch {epoch} stays" * (epoch > 0)
             raise UserError(
                 f"{run.name}: the loss is not finite in epoch {epoch + 1}; try a smaller "
-                f"--learning-rate. The checkpoint after epoch {epoch} stays"
+                f"--learning-rate{stays}"
             )
-        save_epoch(folder, epoch, losses, learner)
+        images = run.recipe.batches(len(data.y_train)) * run.recipe.batch_size
+        record = {
+            "epoch": epoch + 1,
+            "train_loss": losses.tolist(),
+            "loss_weight": learner.loss_weights(),
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+        }
+        if run.evaluate_every and (epoch + 1) % run.evaluate_every == 0:
+            record |= _tested(learner, data, workers)
+        save_epoch(folder, record, learner)
+        on_epoch(record)
     return _finish(learner, data, folder, workers)
 
 
+def _tested(learner: Learner, data: Dataset, workers: int) -> Record:
+    loss, error = learner.evaluate(feed.evaluation(data, data.x_test, data.y_test, workers))
+    return {"test_loss": loss.tolist(), "test_error": error.tolist()}
+
+
 def _finish(learner: Learner, data: Dataset, folder: Path, workers: int) -> dict[str, Any]:
-    splits = ((data.x_train, data.y_train), (data.x_test, data.y_test))
-    (train_loss, _), (test_loss, test_error) = (
-        learner.evaluate(feed.evaluation(data, x, y, workers)) for x, y in splits
-    )
-    result = {
-        "train_loss": train_loss.tolist(),
-        "test_loss": test_loss.tolist(),
-        "test_error": test_error.tolist(),
-    }
+    split = feed.evaluation(data, data.x_train, data.y_train, workers)
+    train_loss, _ = learner.evaluate(split)
+    measured = {"train_loss": train_loss.tolist(), **_tested(learner, data, workers)}
+    result = {name: measured[name] for name in METRICS}
     write_arrays(folder / "statistics.npz", preparation_for(data).arrays())
     write_arrays(folder / "weights.npz", learner.weights())
     write_json(folder / "result.json", result)

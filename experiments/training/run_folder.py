@@ -1,9 +1,11 @@
 """What a run leaves on disk, written so that it can be killed at any moment.
 
-`config.json` (what is trained), `metrics.jsonl` (a line per epoch), `checkpoint.npz` (everything
-needed to go on), `previous.npz` (the one before it) and, once finished, `weights.npz` (for
-`AnytimeNet.load_weights` of any framework), `statistics.npz` (how `preparation` makes an image its
-input) and `result.json`. Nothing in it is a pickle. Commands lock `.lock` while they train it.
+`config.json` (what is trained), `environment.json` (with which versions, on what, at each start),
+`metrics.jsonl` (a line per epoch), `checkpoint.npz` (everything needed to go on), `previous.npz`
+(the one before it), `best.npz` (the one of the least mean test error over the exits, where epochs
+were evaluated) and, once finished, `weights.npz` (for `AnytimeNet.load_weights` of any framework),
+`statistics.npz` (how `preparation` makes an image its input) and `result.json`. Nothing in it is a
+pickle. Commands lock `.lock` while they train it. `reading` reads it all back.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import contextlib
 import errno
 import io
 import json
+import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,24 +28,22 @@ from numpy.typing import NDArray
 
 from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.errors import Interruption, UserError
+from loss_balance.experiments.training.identity import essence
 from loss_balance.experiments.training.learner import Learner
+from loss_balance.experiments.training.reading import DAMAGED, read_json, read_metrics
 from loss_balance.experiments.training.schemes import modern
 from loss_balance.reference_models.description.weights import load as read_npz
 
 RUN_FILES = (
+    "environment.json",
     "metrics.jsonl",
     "checkpoint.npz",
     "previous.npz",
+    "best.npz",
     "weights.npz",
     "statistics.npz",
     "result.json",
 )  # beside config.json
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The epochs of a run: `epoch`, `train_loss` and `loss_weight` per exit."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -104,33 +106,47 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
-    elif modern(json.loads(file.read_text())) != json.loads(json.dumps(config)):
+    elif essence(modern(read_json(file))) != essence(config):
         raise UserError(f"{folder} holds another run: choose another --out or use --overwrite")
 
 
-def save_epoch(folder: Path, epoch: int, losses: NDArray[np.float64], learner: Learner) -> None:
+def note_environment(folder: Path, now: dict[str, Any]) -> None:
+    """Adds what the run goes on with, unless it is what it ran with before."""
+    file = folder / "environment.json"
+    before = list(json.loads(file.read_text())) if file.exists() else []
+    if now not in before[-1:]:
+        write_json(file, [*before, now])
+
+
+def save_epoch(folder: Path, record: dict[str, Any], learner: Learner) -> None:
     """The line first, the checkpoint last: what the checkpoint counts is surely there."""
-    record = {
-        "epoch": epoch + 1,
-        "train_loss": losses.tolist(),
-        "loss_weight": learner.loss_weights(),
-    }
     metrics = folder / "metrics.jsonl"
+    best = "test_error" in record and sum(record["test_error"]) < _least_error(folder)
     before = metrics.read_bytes() if metrics.exists() else b""
     write_atomically(metrics, before + json.dumps(record).encode() + b"\n")
     file = folder / "checkpoint.npz"
     if file.exists():
         _keep(file, folder / "previous.npz")
-    write_arrays(file, {"epochs": np.array(epoch + 1), **learner.state()})
+    write_arrays(file, {"epochs": np.array(record["epoch"]), **learner.state()})
+    if best:
+        _keep(file, folder / "best.npz")
 
 
-def _keep(file: Path, previous: Path) -> None:
+def _least_error(folder: Path) -> float:
+    """The least sum of the exits' test errors after any epoch so far."""
+    if not (folder / "metrics.jsonl").exists():
+        return math.inf
+    errors = (sum(epoch["test_error"]) for epoch in read_metrics(folder) if "test_error" in epoch)
+    return min(errors, default=math.inf)
+
+
+def _keep(file: Path, other: Path) -> None:
     """A second name for the file, which stays when the first one gets new content."""
-    previous.unlink(missing_ok=True)
+    other.unlink(missing_ok=True)
     try:
-        previous.hardlink_to(file)
+        other.hardlink_to(file)
     except OSError:  # a file system without links
-        file.replace(previous)
+        shutil.copyfile(file, other)
 
 
 def restore(folder: Path, learner: Learner) -> int:
@@ -144,9 +160,9 @@ def restore(folder: Path, learner: Learner) -> int:
     for file in found:
         try:
             arrays = read_npz(file)
-            epochs = int(arrays.pop("epochs"))
+            epochs = _epochs(folder, arrays.pop("epochs"))
             learner.load_state(arrays)
-        except (ValueError, KeyError) as error:
+        except (OSError, *DAMAGED) as error:
             problems.append(f"{file} cannot be read ({error})")
         else:
             if problems:
@@ -157,6 +173,14 @@ def restore(folder: Path, learner: Learner) -> int:
         raise UserError(f"{'; '.join(problems)}: start anew with --overwrite")
     _truncate(folder / "metrics.jsonl", 0)
     return 0
+
+
+def _epochs(folder: Path, counted: NDArray[Any]) -> int:
+    """How many epochs a checkpoint counts, of which there must be a line each."""
+    known = len(read_metrics(folder))
+    if counted.shape or counted.dtype.kind not in "ui" or not 1 <= int(counted) <= known:
+        raise ValueError(f"it counts {counted} epochs of {known}")
+    return int(counted)
 
 
 def _truncate(metrics: Path, epochs: int) -> None:

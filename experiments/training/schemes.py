@@ -138,11 +138,13 @@ def modern(config: dict[str, Any]) -> dict[str, Any]:
     if "backend" in config:
         config = {"framework" if k == "backend" else k: v for k, v in config.items()}
     if "schemes" in config:  # of a comparison
-        config = {"guidance": STRENGTH, **config}
+        config = {"guidance": STRENGTH, "set": [], "sweep": [], **config}
+        if isinstance(config.get("seeds"), int):  # seeds were counted, not named
+            config = {**config, "seeds": list(range(config["seeds"]))}
     if "scheme" not in config:
         return config
     scheme = config["scheme"]
-    scheme = _config_of_text(scheme) if isinstance(scheme, str) else scheme
+    scheme = config_of_text(scheme) if isinstance(scheme, str) else scheme
     if "spec" in config:  # of a run
         config = {"coupling": asdict(Coupling()), **config}
     with contextlib.suppress(ValueError):  # a class of the user's own that is not imported here
@@ -150,7 +152,7 @@ def modern(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "scheme": scheme}
 
 
-def _config_of_text(text: str) -> dict[str, Any]:
+def config_of_text(text: str) -> dict[str, Any]:
     """The config of `AdaLoss(num_losses=9, gamma=LinearSchedule(...))`; nothing is evaluated.
 
     Raises:

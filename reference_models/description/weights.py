@@ -6,12 +6,13 @@ All arrays of a network are in one dict, the trainable ones and the running stat
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def save(path: str | PathLike[str], weights: Mapping[str, Any]) -> None:
 
 
 def load(path: str | PathLike[str]) -> Weights:
-    """Reads what `save` wrote; never unpickles.
+    """Reads what `save` wrote; never unpickles, and unpacks nothing that memory could not hold.
 
     Raises:
         FileNotFoundError: nothing is at `path`.
@@ -82,10 +83,57 @@ def load(path: str | PathLike[str]) -> Weights:
             raise ValueError(f"weights must be an .npz file, {path} is not one or is cut short")
         file.seek(0)
         try:
+            _check_headers(file)
+            file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (
+            ValueError,
+            EOFError,
+            NotImplementedError,  # a packing that Python does not know
+            RuntimeError,  # an encrypted member
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise ValueError(f"{path} is not a file of plain arrays: {error}") from error
+
+
+def _check_headers(file: IO[bytes]) -> None:
+    """ValueError unless each member is as long as its header says, and all fit into memory."""
+    total = 0
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as packed:
+                shape, dtype = _header(packed)
+                said = packed.tell() + math.prod(shape) * dtype.itemsize
+            if said != member.file_size:
+                raise ValueError(f"{member.filename} must be {said} bytes, got {member.file_size}")
+            total += said
+    if total > memory():
+        raise ValueError(f"its arrays must fit into {memory()} bytes of memory, got {total}")
+
+
+def _header(packed: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that a member's header says."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(packed)
+    if version not in readers:
+        raise ValueError(f"npy versions 1.0 and 2.0 are plain arrays, got {version}")
+    shape, _, dtype = readers[version](packed)
+    if dtype.hasobject:
+        raise ValueError("arrays of Python objects are not read")
+    return shape, dtype
+
+
+def memory() -> int:
+    """Bytes of this machine's memory; where the system does not say, more than any has."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62
 
 
 def _shapes(spec: AnytimeSpec) -> dict[str, tuple[int, ...]]:

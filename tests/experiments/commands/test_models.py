@@ -9,17 +9,10 @@ from support.networks.contract import COUNTS
 
 pytest.importorskip("typer")
 
-from rich.console import Console
 from typer.testing import CliRunner
 
 from loss_balance.experiments.cli import app
-from loss_balance.experiments.commands import models
 from loss_balance.reference_models import families
-
-
-@pytest.fixture(autouse=True)
-def _wide(monkeypatch):
-    monkeypatch.setattr(models, "console", Console(width=120))
 
 
 def printed(*arguments):

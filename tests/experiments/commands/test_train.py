@@ -15,6 +15,8 @@ from support.experiments.command_line import call
 
 QUICK = ["--data", "digits", "--network", "resann-1-4", "--epochs", "2", "--batch-size", "256"]
 FILES = {
+    ".command",
+    "environment.json",
     ".lock",
     "checkpoint.npz",
     "config.json",

@@ -138,8 +138,19 @@ def test_statistics_are_of_all_images_however_many():
         ({"x_train": np.full((6, 8, 8, 3), np.nan)}, "x_train must be finite, got NaN"),
         ({"x_train": np.array(["a"] * 6)}, "x_train must be images"),
         ({"y_train": np.zeros(5, int)}, r"y_train must be 6 whole numbers, got int64 \(5,\)"),
-        ({"y_train": np.zeros(6)}, "y_train must be 6 whole numbers, got float64"),
-        ({"y_test": np.array([-1, 0])}, "y_test must hold classes from 0 on, got -1"),
+        ({"y_train": np.full(6, 0.5)}, "y_train must be 6 whole numbers, got others in float64"),
+        ({"y_train": np.full(6, np.nan)}, "y_train must be 6 whole numbers, got others in float64"),
+        ({"y_train": np.ones((6, 3))}, r"y_train of two dimensions must be one-hot, .* \(6, 3\)"),
+        ({"y_test": np.array([-1, 0])}, r"y_test must hold classes that y_train has .*got -1"),
+        ({"x_train": np.zeros((6, 3, 8, 9))}, "channels last.*numpy.moveaxis"),
+        (
+            {"x_train": np.ones((6, 8, 8, 3)), "x_test": np.full((2, 8, 8, 3), 200, np.uint8)},
+            "one range of values, got float32 from 1 to 1 and uint8 from 200 to 200",
+        ),
+        (
+            {"x_train": -np.ones((6, 8, 8, 3)), "x_test": np.ones((2, 8, 8, 3), np.uint8)},
+            "one range of values, got float32 from -1 to -1",
+        ),
         ({"y_test": np.array([3, 0])}, r"y_test must hold classes that y_train has \(0 to 2\)"),
         ({"x_test": np.zeros((2, 9, 9, 3))}, "images of one shape"),
         ({"x_test": np.zeros((0, 8, 8, 3)), "y_test": np.zeros(0, int)}, "x_test must be images"),
@@ -148,6 +159,55 @@ def test_statistics_are_of_all_images_however_many():
 def test_a_wrong_npz_is_named_with_the_rule(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         load("npz", saved(tmp_path, **change))
+
+
+ONE_HOT = {"y_train": np.eye(4)[[0, 1, 2, 0, 1, 2]], "y_test": np.eye(4, dtype=np.uint8)[[2, 0]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "train", "classes", "names", "note"),
+    [
+        ({"y_train": np.array([[0], [1], [2]] * 2)}, [0, 1, 2] * 2, 3, (), None),
+        ({"y_train": np.array([0.0, 1.0, 2.0] * 2)}, [0, 1, 2] * 2, 3, (), None),
+        (ONE_HOT, [0, 1, 2] * 2, 4, (), "one-hot: the column of the 1 is the class, 4 in all"),
+        (
+            {"y_train": np.array([1, 2, 4] * 2), "y_test": np.array([4, 1])},
+            [0, 1, 2] * 2,
+            3,
+            ("1", "2", "4"),
+            "3 different numbers from 1 to 4: they became classes 0 to 2",
+        ),
+        (
+            {"y_train": np.array([-1, 1, 10**6] * 2), "y_test": np.array([10**6, -1])},
+            [0, 1, 2] * 2,
+            3,
+            ("-1", "1", "1000000"),
+            "3 different numbers from -1 to 1000000",
+        ),
+    ],
+)
+def test_labels_of_any_numbers_become_classes(tmp_path, change, train, classes, names, note):
+    data = load("npz", saved(tmp_path, **change))
+    assert data.y_train.tolist() == train
+    assert data.y_test.tolist() == [2, 0]
+    assert data.num_classes == classes
+    assert data.class_names == names
+    assert bool(data.notes) == bool(note)
+    assert note is None or note in data.notes[0]
+
+
+def test_an_archive_that_would_not_fit_into_memory_is_not_unpacked(tmp_path):
+    import io
+    import zipfile
+
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**15, 8, 8, 3)}
+    )
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x_train.npy", header.getvalue() + bytes(10**6))
+    with pytest.raises(UserError, match=r"x_train.npy must be \d+ bytes, got 1000"):
+        load("npz", tmp_path / "bomb.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x80\x04 a pickle", b"text"])

@@ -31,11 +31,18 @@ def test_train_and_extra_are_trained_on_and_label_10_is_0(tmp_path, compressed):
 
 
 def test_missing_files_are_named(tmp_path):
-    (written(tmp_path) / "extra_32x32.mat").unlink()
-    with pytest.raises(UserError, match=r"svhn needs .*: extra_32x32.mat; --download fetches"):
+    (written(tmp_path) / "test_32x32.mat").unlink()
+    with pytest.raises(UserError, match=r"svhn needs .*: test_32x32.mat; --download fetches"):
         read(tmp_path)
     with pytest.raises(UserError, match=r"missing at .*nowhere: train_32x32.mat, extra_32x32.mat,"):
         read(tmp_path / "nowhere")
+
+
+def test_without_extra_train_alone_is_trained_on_and_that_is_said(tmp_path):
+    (written(tmp_path) / "extra_32x32.mat").unlink()
+    splits = read(tmp_path)
+    np.testing.assert_array_equal(splits.x_train, images(4))
+    assert splits.notes == ("without extra_32x32.mat: 4 training images, not the paper's all",)
 
 
 @pytest.mark.parametrize("compressed", [True, False])

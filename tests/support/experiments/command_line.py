@@ -16,8 +16,6 @@ def call(*arguments):
     """(exit status, what it printed, what it complained of)."""
     out, complaint = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        for module in experiments_modules():  # a console has read COLUMNS when it was made
-            patch.setattr(module.console, "width", 160)
         patch.setattr(sys, "argv", ["loss-balance", *map(str, arguments)])
         with (
             contextlib.redirect_stdout(out),
@@ -26,12 +24,6 @@ def call(*arguments):
         ):
             cli.main()
     return ended.value.code or 0, out.getvalue(), complaint.getvalue()
-
-
-def experiments_modules():
-    """Those that print on a console of their own."""
-    loaded = [m for name, m in sys.modules.items() if name.startswith("loss_balance.experiments.")]
-    return [module for module in loaded if hasattr(module, "console")]
 
 
 def runs_in(folder):
