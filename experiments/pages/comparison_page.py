@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import loss_balance
 from loss_balance.experiments.pages import comparison_plot
-from loss_balance.experiments.pages.exhibit import Exhibit, TextTable
+from loss_balance.experiments.pages.exhibit import Exhibit, TextTable, as_csv
 from loss_balance.experiments.pages.findings import OURS, TITLES, cells, findings, percent
 from loss_balance.experiments.pages.page import render
+from loss_balance.experiments.pages.style import drawings, sheet
 from loss_balance.experiments.studies.comparison import AT, FRACTIONS, Outcome
 from loss_balance.experiments.training.run_folder import write_atomically, write_json
 from loss_balance.experiments.training.schemes import OPT
@@ -26,6 +28,7 @@ def exhibit(folder: Path, measured: Outcome) -> Exhibit:
             "OPT is one network per column, cut after that exit and trained for it alone: the bar, "
             "not a rival."
         )
+    panels = comparison_plot.panels(folder, measured)
     return Exhibit(
         title=f"{measured.comparison.spec.name} on {measured.comparison.source.name}",
         tables=tuple(
@@ -34,7 +37,9 @@ def exhibit(folder: Path, measured: Outcome) -> Exhibit:
         ),
         notes=tuple(notes),
         findings=tuple(findings(measured)),
-        picture=comparison_plot.draw(folder, measured),
+        picture=sheet(panels),
+        drawings=drawings(panels),
+        numbers=as_csv(numbers(measured)),
     )
 
 
@@ -56,6 +61,19 @@ def write(
     write_atomically(folder / "curves.png", shown.picture)
     write_atomically(folder / "report.html", page)
     return summary
+
+
+def numbers(measured: Outcome) -> Iterator[tuple[object, ...]]:
+    """A row per scheme, seed and exit."""
+    yield ("scheme", "seed", "exit", "multiply_adds", "train_loss", "test_error")
+    for name, curve in measured.curves.items():
+        exits = measured.comparison.cuts if name == OPT else range(len(curve.multiply_adds))
+        for s, seed in enumerate(measured.comparison.seeds):
+            for k, (unit, cost) in enumerate(zip(exits, curve.multiply_adds, strict=True)):
+                yield (
+                    *(name, seed, unit + 1, cost),
+                    *(curve.train_loss[s, k], curve.test_error[s, k]),
+                )
 
 
 def table(measured: Outcome, metric: str) -> tuple[tuple[str, ...], ...]:

@@ -1,79 +1,107 @@
-"""curves.png: each exit against its cost, against OPT, and the loss weights over time."""
+"""The pictures of a comparison: exits against cost and against OPT, loss weights over time."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from loss_balance.experiments.pages.style import MILLION, STYLE, png
-from loss_balance.experiments.studies.comparison import AT, Comparison, Outcome
+from loss_balance.experiments.pages.look import LOOKS, Look, looks
+from loss_balance.experiments.pages.style import INK, MILLION, Panel, logarithmic, whole_numbers
+from loss_balance.experiments.studies.comparison import AT, Outcome
 from loss_balance.experiments.training.reading import read_metrics
-from loss_balance.experiments.training.schemes import OPT, color_of
+from loss_balance.experiments.training.schemes import OPT
+
+COST = "million multiply-adds up to the exit"
 
 
-def draw(folder: Path, measured: Outcome) -> bytes:
-    """The PNG, for the comparison whose runs are in `folder`."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 7.5), layout="constrained")
-        axes = figure.subplots(2, 2)
-        _against_cost(axes[0, 0], measured, "test_error")
-        _against_cost(axes[0, 1], measured, "train_loss")
-        _relative(axes[1, 0], measured)
-        _weights_over_time(axes[1, 1], folder, measured.comparison)
-        return png(figure)
+def panels(folder: Path, measured: Outcome) -> list[Panel]:
+    """Of the comparison whose runs are in `folder`; bars are standard deviations over the seeds."""
+    look = looks(measured.curves)
+    found = [
+        Panel(
+            "Test error of each exit", partial(against_cost, measured, look, metric="test_error")
+        ),
+        Panel(
+            "Training loss of each exit",
+            partial(against_cost, measured, look, metric="train_loss"),
+        ),
+    ]
+    if len(measured.curves) > 1:
+        base = OPT if OPT in measured.curves else next(iter(measured.curves))
+        title = f"Training loss over that of {base}"
+        found.append(Panel(title, partial(relative, measured, look, base=base)))
+    name = "adaloss" if "adaloss" in measured.curves else next(iter(measured.comparison.shared), "")
+    if name:
+        seed = measured.comparison.seeds[0]
+        run = folder / "runs" / measured.comparison.run_name(name, seed)
+        weights = np.array([epoch["loss_weight"] for epoch in read_metrics(run)])
+        title = f"Weight of each exit's loss: {name}, seed {seed}"
+        found.append(Panel(title, partial(weights_over_time, weights=weights)))
+    return found
 
 
-def _against_cost(axes: Axes, measured: Outcome, metric: str) -> None:
+def against_cost(measured: Outcome, look: dict[str, Look], axes: Axes, metric: str) -> None:
+    """A line per scheme, OPT's networks as single points."""
     for name, curve in measured.curves.items():
         values = getattr(curve, metric) * (100 if metric == "test_error" else 1)
         cost = np.array(curve.multiply_adds) / MILLION
-        style, size = ("*", 11.0) if name == OPT else ("o-", 3.5)
-        color = color_of(name)
-        axes.plot(cost, values.mean(axis=0), style, markersize=size, color=color, label=name)
-        if len(values) > 1 and name != OPT:
-            low, high = values.min(axis=0), values.max(axis=0)
-            axes.fill_between(cost, low, high, color=color, alpha=0.12, linewidth=0)
-    axes.set_xlabel("million multiply-adds up to the exit")
-    axes.set_yscale("log" if metric == "train_loss" else "linear")
-    axes.set_title(
-        "test error of each exit, %" if metric == "test_error" else "training loss of each exit"
+        draw_mean(axes, cost, values, look[name], name)
+    axes.set_xlabel(COST)
+    if metric == "train_loss":
+        logarithmic(axes)
+    axes.set_ylabel("test error, %" if metric == "test_error" else "training loss, nats")
+
+
+def draw_mean(
+    axes: Axes,
+    across: NDArray[np.float64],
+    values: NDArray[np.float64],
+    look: Look,
+    name: str | None,
+) -> None:
+    """The mean of values (seeds, points), of several with bars of a standard deviation."""
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else None
+    alone = look == LOOKS[OPT]
+    axes.errorbar(
+        across,
+        values.mean(axis=0),
+        yerr=spread,
+        label=name,
+        linestyle="none" if alone else "-",
+        linewidth=1.4,
+        elinewidth=0.9,
+        capsize=2.0,
+        **look.options(markersize=9.0 if alone else 5.0),
     )
-    axes.legend()
 
 
-def _relative(axes: Axes, measured: Outcome) -> None:
+def relative(measured: Outcome, look: dict[str, Look], axes: Axes, base: str) -> None:
     """The paper's Fig. 2a, where OPT was trained; without OPT, against the first scheme."""
-    base = OPT if OPT in measured.curves else next(iter(measured.curves))
+    places = np.arange(len(AT), dtype=float)
+    floor = measured.at_fractions(base, "train_loss")
     for name in measured.curves:
         if name != base:
-            change = 100 * measured.increase(name, "train_loss", base)
-            axes.plot(range(len(AT)), change, marker="o", color=color_of(name), label=name)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(AT)), AT)
+            change = 100 * (measured.at_fractions(name, "train_loss") / floor - 1)
+            draw_mean(axes, places, change, look[name], name)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_xticks(places, AT)
     axes.set_xlabel("fraction of the cost")
-    axes.set_title(f"training loss over that of {base}, %")
-    if len(measured.curves) > 1:
-        axes.legend()
+    axes.set_ylabel(f"training loss over that of {base}, %")
 
 
-def _weights_over_time(axes: Axes, folder: Path, comparison: Comparison) -> None:
-    name = "adaloss" if "adaloss" in comparison.shared else next(iter(comparison.shared), None)
-    if name is None:
-        axes.set_axis_off()
-        return
-    seed = comparison.seeds[0]
-    epochs = read_metrics(folder / "runs" / comparison.run_name(name, seed))
-    weights = np.array([epoch["loss_weight"] for epoch in epochs])
-    colors = mpl.colormaps["viridis"](np.linspace(0, 0.92, weights.shape[1]))
+def weights_over_time(axes: Axes, weights: NDArray[np.float64]) -> None:
+    """The weight of each exit's loss after each epoch, (epochs, exits)."""
+    colors = mpl.colormaps["viridis"](np.linspace(0.25, 0.88, weights.shape[1]))
+    marker = "o" if len(weights) == 1 else ""
     for k, color in enumerate(colors):
-        axes.plot(range(1, len(weights) + 1), weights[:, k], color=color, label=f"exit {k + 1}")
+        epochs = range(1, len(weights) + 1)
+        axes.plot(epochs, weights[:, k], marker=marker, color=color, label=f"exit {k + 1}")
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(0, 1.05)
-    axes.set_title(f"{name}: weight of each exit's loss (seed {seed})")
-    axes.legend(ncols=2 + weights.shape[1] // 12, fontsize=7)
+    axes.set_ylabel("weight of the loss")
+    whole_numbers(axes)
+    axes.set_ylim(0, 1.05 * max(1.0, weights.max()))

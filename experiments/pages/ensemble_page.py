@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import loss_balance
 from loss_balance import eann
 from loss_balance.experiments.pages import ensemble_plot
-from loss_balance.experiments.pages.exhibit import Exhibit, TextTable
+from loss_balance.experiments.pages.exhibit import Exhibit, TextTable, as_csv
 from loss_balance.experiments.pages.page import render
+from loss_balance.experiments.pages.style import drawings, sheet
 from loss_balance.experiments.studies.ensemble import UNITS, Combined, Predictor, Unit
 from loss_balance.experiments.training.run_folder import write_atomically, write_json
 
@@ -31,6 +33,7 @@ def exhibit(combined: Combined, setting: Measurement) -> Exhibit:
     """The tables, findings and curves of the ensembles."""
     orders = (TextTable(heading(each), ORDER, order(each)) for each in combined.ensembles)
     title = f"Test error on {setting.data}, %, by budget in multiply-adds"
+    panels = ensemble_plot.panels(combined)
     by_cost = TextTable(title, budget_headings(combined), by_budget(combined), "EANN, adaloss")
     return Exhibit(
         title=f"Exponential ensembles on {setting.data}",
@@ -39,7 +42,9 @@ def exhibit(combined: Combined, setting: Measurement) -> Exhibit:
         if combined.opt
         else (),
         findings=tuple(findings(combined, setting)),
-        picture=ensemble_plot.draw(combined),
+        picture=sheet(panels),
+        drawings=drawings(panels),
+        numbers=as_csv(_numbers(combined)),
     )
 
 
@@ -58,6 +63,15 @@ def write(folder: Path, combined: Combined, shown: Exhibit, setting: Measurement
     write_atomically(folder / "eann.png", shown.picture)
     write_atomically(folder / "eann.html", render("ensemble.html.j2", exhibit=shown, runs=runs))
     return summary
+
+
+def _numbers(combined: Combined) -> Iterator[tuple[object, ...]]:
+    """All points of the pictures."""
+    yield ("curve", "kind", "unit", "cost", "test_error")
+    for curve in combined.curves:
+        for unit in UNITS:
+            for cost, error in zip(*ensemble_plot.points(combined, curve, unit), strict=True):
+                yield (curve.name, curve.kind, unit, cost, error)
 
 
 def _curve(combined: Combined, curve: Predictor) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rich.table import Table
 
+from loss_balance.experiments.pages.style import Drawing
 from loss_balance.experiments.terminal import console
 
 
@@ -21,13 +25,15 @@ class TextTable(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Exhibit:
-    """Tables, what they say in words, and a picture."""
+    """Tables, what they say in words, and pictures."""
 
     title: str
     tables: tuple[TextTable, ...]
     notes: tuple[str, ...] = ()  # what a reader of the tables must know
     findings: tuple[str, ...]  # from the numbers alone
     picture: bytes  # a PNG
+    drawings: tuple[Drawing, ...] = ()  # the same for a page
+    numbers: bytes = b""  # all of them, as CSV
 
 
 def show(exhibit: Exhibit) -> None:
@@ -43,3 +49,10 @@ def show(exhibit: Exhibit) -> None:
         console.say(note)
     for line in exhibit.findings:
         console.say(f"• {line}")
+
+
+def as_csv(rows: Iterable[Sequence[object]]) -> bytes:
+    """Lines ended as RFC 4180 has it, UTF-8."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from loss_balance.experiments.studies.comparison import AT, Outcome
 from loss_balance.experiments.training.schemes import OPT
 
+LEVEL = 0.05  # of the paired t-test
 TITLES = {"train_loss": "training loss", "test_error": "test error"}
 OURS = {"adaloss": "AdaLoss", "equilibrium": "equilibrium", "guided": "guided"}
 
 
 def findings(measured: Outcome) -> list[str]:
-    """Sentences from the numbers alone; a difference within the seeds' spread is called no gain."""
+    """Sentences from the numbers alone; a difference that may be chance is called no gain."""
     names = [name for name in measured.curves if name != OPT]
     ours = [name for name in OURS if name in names]
     lines = [_trade(measured)] if {"const", "adaloss"} <= set(names) else []
@@ -34,8 +35,9 @@ def findings(measured: Outcome) -> list[str]:
         *lines,
         "One seed: how much of this is chance is not known."
         if seeds == 1
-        else f"Means over {seeds} seeds ± their standard deviation; two means whose difference is "
-        "below the root of the sum of the squares of both deviations are within the spread.",
+        else f"Means over {seeds} seeds ± their standard deviation. A difference counts where a "
+        f"paired t-test over the seeds has p < {LEVEL:g}, each for itself: among many, one in "
+        "twenty does by chance.",
     ]
 
 
@@ -51,7 +53,13 @@ def cells(measured: Outcome, name: str, metric: str) -> list[str]:
 
 def percent(x: float) -> str:
     """A relative change as text, n/a for what has no ratio."""
-    return f"{100 * x:+.0f} %" if np.isfinite(x) else "n/a"
+    return f"{signed(100 * x, 0)} %" if np.isfinite(x) else "n/a"
+
+
+def signed(x: float, digits: int) -> str:
+    """The number with its sign; none where it rounds to 0."""
+    text = f"{x:+.{digits}f}"
+    return text if float(text) else text[1:]
 
 
 def _best(measured: Outcome, names: Sequence[str], metric: str) -> str:
@@ -62,7 +70,7 @@ def _best(measured: Outcome, names: Sequence[str], metric: str) -> str:
     for k, at in enumerate(AT):
         first, second = sorted(names, key=lambda name: float(means[name][k]))[:2]
         beyond = _beyond(measured, first, second, metric)[k]
-        doubt = "" if beyond else ", within the spread"
+        doubt = "" if beyond else ", which may be chance"
         parts.append(f"{first} {shown[first][k]} at {at} (then {second} {shown[second][k]}{doubt})")
     unit = ", %" if metric == "test_error" else ""
     return f"Least {TITLES[metric]}{unit}: {'; '.join(parts)}."
@@ -81,12 +89,12 @@ def _trade(measured: Outcome) -> str:
 
 
 def _against(measured: Outcome, name: str, rival: str, metric: str) -> str:
-    """One line: changes as they are printed, and where they are more than the spread."""
+    """One line: changes as they are printed, and where they are more than chance."""
     if metric == "test_error":
-        changes = [f"{100 * x:+.1f}" for x in measured.difference(name, metric, rival)]
+        changes = [signed(100 * x, 1) for x in measured.difference(name, metric, rival)]
         unit = " points"
     else:
-        changes = [f"{100 * x:+.0f}" for x in measured.increase(name, metric, rival)]
+        changes = [signed(100 * x, 0) for x in measured.increase(name, metric, rival)]
         unit = " %"
     beyond = _beyond(measured, name, rival, metric)
     clear = [(at, float(x)) for at, x, clear in zip(AT, changes, beyond, strict=True) if clear]
@@ -103,14 +111,24 @@ def _against(measured: Outcome, name: str, rival: str, metric: str) -> str:
 
 
 def _beyond(measured: Outcome, one: str, other: str, metric: str) -> NDArray[np.bool_]:
-    """Where two schemes differ by more than their seeds spread; of one seed wherever they do."""
-    pair = [_values(measured, name, metric) for name in (one, other)]
-    apart = np.abs(pair[0].mean(axis=0) - pair[1].mean(axis=0))
-    spread = np.zeros(len(AT))
-    if len(pair[0]) > 1:
-        spread = np.sqrt(sum(values.var(axis=0, ddof=1) for values in pair))
-    beyond: NDArray[np.bool_] = apart > spread
-    return beyond
+    """Where two schemes differ by more than chance; of one seed wherever they do."""
+    return clearly(_values(measured, one, metric) - _values(measured, other, metric))
+
+
+def clearly(differences: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the mean of paired differences (seeds, n) is not 0, by a t-test at LEVEL.
+
+    Of one seed, and where all seeds have the same difference, whether there is any.
+    """
+    there: NDArray[np.bool_] = differences.mean(axis=0) != 0
+    if len(differences) == 1:
+        return there
+    from scipy.stats import ttest_1samp  # half a second
+
+    varies = np.ptp(differences, axis=0) > 1e-9 * np.abs(differences).max(axis=0)
+    clear = there.copy()
+    clear[varies] = ttest_1samp(differences[:, varies], 0.0).pvalue < LEVEL
+    return clear
 
 
 def _values(measured: Outcome, name: str, metric: str) -> NDArray[np.float64]:

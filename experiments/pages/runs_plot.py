@@ -2,91 +2,90 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from loss_balance.experiments.pages.style import MILLION, STYLE, png
+from loss_balance.experiments.pages.comparison_plot import COST, draw_mean, weights_over_time
+from loss_balance.experiments.pages.look import Look, looks
+from loss_balance.experiments.pages.style import MILLION, Panel, logarithmic, whole_numbers
 from loss_balance.experiments.runs.trained import Trained
 from loss_balance.experiments.terminal import readable
-from loss_balance.experiments.training.schemes import color_of
+from loss_balance.experiments.training.schemes import OPT
 
-LINES = ("-", "--", ":", "-.")
-ACROSS = 3  # panels beside each other
+Groups = dict[str, list[Trained]]  # runs that differ by their seeds, by a label
 
 
-def curves(runs: Sequence[Trained]) -> bytes:
+def curves(groups: Groups) -> list[Panel]:
     """Test error and training loss of each exit against cost, and the last loss over time."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(12, 4.4), layout="constrained")
-        error, loss, time = figure.subplots(1, 3)
-        networks = list(dict.fromkeys(_network(run) for run in runs))
-        labelled: set[str] = set()
-        for run in runs:
-            style = _style(run, networks)
-            label = f"{_network(run)}, {run.scheme}"
-            shown = None if label in labelled else label
-            labelled.add(label)
-            cost = np.array([cost.multiply_adds for cost in run.spec.costs()]) / MILLION
-            error.plot(cost, 100 * np.array(run.test_error), label=shown, **style)
-            loss.plot(cost, run.result["train_loss"], **style)
-            epochs = [epoch["train_loss"][-1] for epoch in run.metrics]
-            time.plot(range(1, len(epochs) + 1), epochs, **style | {"marker": ""})
-        _finish(error, "test error of each exit, %", "million multiply-adds up to the exit")
-        _finish(loss, "training loss of each exit", "million multiply-adds up to the exit")
-        _finish(time, "training loss of the last exit", "epoch")
-        for axes in (loss, time):
-            axes.set_yscale("log")
-        figure.legend(loc="outside lower center", ncols=4, fontsize=7)
-        return png(figure)
+    schemes = [runs[0].scheme for runs in groups.values()]
+    known, spare = looks(schemes), looks(groups)
+    look = {
+        label: known[scheme] if scheme == OPT or scheme not in schemes[:k] else spare[label]
+        for k, (label, scheme) in enumerate(zip(groups, schemes, strict=True))
+    }
+    return [
+        Panel("Test error of each exit", partial(against_cost, groups, look, "test_error")),
+        Panel("Training loss of each exit", partial(against_cost, groups, look, "train_loss")),
+        Panel("Training loss of the last exit", partial(over_time, groups, look)),
+    ]
 
 
-def changes(run: Trained) -> bool:
-    """Whether its loss weights move; those of constant schemes need no picture."""
+def against_cost(groups: Groups, look: dict[str, Look], metric: str, axes: Axes) -> None:
+    """A line per group, with bars of a standard deviation over its seeds."""
+    shown = legend(groups)
+    for label, runs in groups.items():
+        cost = np.array([cost.multiply_adds for cost in runs[0].spec.costs()]) / MILLION
+        values = np.array([run.result[metric] for run in runs])
+        draw_mean(
+            axes, cost, values * (100 if metric == "test_error" else 1), look[label], shown[label]
+        )
+    axes.set_xlabel(COST)
+    axes.set_ylabel("test error, %" if metric == "test_error" else "training loss, nats")
+    if metric == "train_loss":
+        logarithmic(axes)
+
+
+def over_time(groups: Groups, look: dict[str, Look], axes: Axes) -> None:
+    """The mean over a group's seeds after each epoch; a single epoch is a point."""
+    shown = legend(groups)
+    for label, runs in groups.items():
+        losses = np.array([[epoch["train_loss"][-1] for epoch in run.metrics] for run in runs])
+        epochs = losses.shape[1]
+        marker = look[label].marker if epochs == 1 else ""
+        style = look[label].options(marker=marker)
+        axes.plot(range(1, epochs + 1), losses.mean(axis=0), label=shown[label], **style)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss, nats")
+    logarithmic(axes)
+    whole_numbers(axes)
+
+
+def even(run: Trained) -> bool:
+    """Whether all its exits' losses weigh the same throughout: there is nothing to draw."""
     weights = run.loss_weights
-    return bool((weights != weights[0]).any())
+    return bool((weights == weights[0, 0]).all())
 
 
-def weights(runs: Sequence[Trained]) -> bytes:
-    """The weight of each exit's loss after each epoch, a panel per run."""
-    rows = math.ceil(len(runs) / ACROSS)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(12, 3.2 * rows), layout="constrained")
-        panels = figure.subplots(rows, ACROSS, squeeze=False).flat
-        for axes, run in zip(panels, runs, strict=False):
-            over_time = run.loss_weights
-            epochs, exits = over_time.shape
-            colors = mpl.colormaps["viridis"](np.linspace(0, 0.92, exits))
-            for k, color in enumerate(colors):
-                axes.plot(range(1, epochs + 1), over_time[:, k], color=color, label=f"exit {k + 1}")
-            _finish(axes, readable(run.folder.name), "epoch")
-            axes.title.set_fontsize(7)
-            axes.legend(fontsize=6, ncols=1 + exits // 9)
-        for axes in figure.axes[len(runs) :]:
-            axes.set_axis_off()
-        return png(figure)
+def weights(groups: Groups) -> list[Panel]:
+    """The weight of each exit's loss after each epoch, of the first seed of each group."""
+    first = {label: runs[0] for label, runs in groups.items()}
+    return [
+        Panel(
+            f"{label}, seed {run.config['seed']}",
+            partial(weights_over_time, weights=run.loss_weights),
+        )
+        for label, run in first.items()
+        if not even(run)
+    ]
 
 
-def _network(run: Trained) -> str:
-    """The name of the whole network, for one that is cut after an exit too."""
-    return run.spec.name.partition(".exit")[0]
-
-
-def _style(run: Trained, networks: Sequence[str]) -> dict[str, Any]:
-    """Colour by scheme, line by network; seeds look alike."""
-    line = LINES[networks.index(_network(run)) % len(LINES)]
-    marker = "*" if len(run.spec.exits) == 1 else "."
-    color = color_of(run.scheme)
-    return {"color": color, "linestyle": line, "marker": marker, "alpha": 0.8, "linewidth": 1.2}
-
-
-def _finish(axes: Axes, title: str, across: str) -> None:
-    axes.set(title=title, xlabel=across)
-    if across == "epoch":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+def legend(groups: Groups) -> dict[str, str | None]:
+    """What the legend calls each group: networks of OPT, one per exit, are there once."""
+    shown: dict[str, str | None] = {}
+    for label, runs in groups.items():
+        network = runs[0].spec.name.partition(".exit")[0]
+        name = f"{network}, {OPT}" if runs[0].scheme == OPT else label
+        shown[label] = None if name in shown.values() else readable(name)
+    return shown

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from loss_balance.experiments.pages.exhibit import Exhibit, TextTable
+from loss_balance.experiments.pages.exhibit import Exhibit, TextTable, as_csv
 from loss_balance.experiments.pages.style import png
 from loss_balance.experiments.runs.trained import Trained
 from loss_balance.experiments.training.reading import METRICS
@@ -50,13 +48,6 @@ def write(name: str, shown: Exhibit, runs: Iterable[Trained], folder: Path) -> l
     for name, content in contents.items():
         write_atomically(folder / name, content)
     return [folder / name for name in contents]
-
-
-def as_csv(rows: Iterable[Sequence[object]]) -> bytes:
-    """Lines ended as RFC 4180 has it, UTF-8."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
 
 
 def _run_rows(runs: Iterable[Trained]) -> list[tuple[object, ...]]:

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages.exhibit import Exhibit
+from loss_balance.experiments.pages.look import look_of
 from loss_balance.experiments.paper.common import (
     Values,
     change,
@@ -25,7 +26,7 @@ from loss_balance.experiments.paper.numbers import FIG_2A
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.training.loop import Run
-from loss_balance.experiments.training.schemes import OPT, color_of
+from loss_balance.experiments.training.schemes import OPT
 
 
 def runs_2a(comparisons: Sequence[Comparison]) -> list[Run]:
@@ -94,8 +95,8 @@ def _figure_2a(over: dict[str, Values]) -> Figure:
     figure, axes = panel("Fig. 2a", "depth (exit)", "training loss over OPT's, %")
     for name, values in over.items():
         depth = range(1, len(values) + 1)
-        axes.plot(depth, values, "o-", color=color_of(name), markersize=4, label=name)
-    axes.axhline(0, color=color_of(OPT), linewidth=1, label="opt")
+        axes.plot(depth, values, label=name, **look_of(name).options())
+    axes.axhline(0, color=look_of(OPT).color, linewidth=1, label="opt")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from loss_balance.experiments.pages.exhibit import Exhibit
+from loss_balance.experiments.pages.look import look_of
 from loss_balance.experiments.paper.common import (
     Values,
     mean_of,
@@ -21,7 +22,6 @@ from loss_balance.experiments.paper.numbers import FIG_4
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.training.loop import Run
-from loss_balance.experiments.training.schemes import color_of
 
 BUDGETS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the table, in costs of the small network
 
@@ -101,7 +101,7 @@ def _figure_4(grid: Values, mean: dict[str, Values]) -> Figure:
     labels = {"adaloss": "small network, AdaLoss", "const": "large network, const"}
     for name, values in mean.items():
         here = grid <= 1 if name == "adaloss" else grid >= 0
-        axes.plot(grid[here], values[here], color=color_of(name), label=labels[name])
+        axes.plot(grid[here], values[here], color=look_of(name).color, label=labels[name])
     axes.axhline(0, color="black", linewidth=0.8)
     axes.legend()
     return figure

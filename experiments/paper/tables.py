@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from loss_balance.experiments.pages.exhibit import Exhibit
+from loss_balance.experiments.pages.look import look_of
 from loss_balance.experiments.paper.common import Values, change, number, panel, subject
 from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import TABLE_3A, TABLE_3B
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import AT, Comparison, Outcome, outcome
 from loss_balance.experiments.training.loop import Run
-from loss_balance.experiments.training.schemes import OPT, color_of
+from loss_balance.experiments.training.schemes import OPT
 
 STYLES = ("s--", "o-", "^:", "d-.")  # of const, adaloss, and what is beyond the paper
 
@@ -110,8 +111,8 @@ def _figure_3a(mean: dict[str, Values]) -> Figure:
     title = "Table 3a: here solid, the paper's numbers dashed"
     figure, axes = panel(title, "fraction of the total cost", "test error over OPT's, %")
     for name, values in mean.items():
-        axes.plot(range(len(AT)), values, "o-", color=color_of(name), label=name)
-        axes.plot(range(len(AT)), _paper_3a(name), "--", color=color_of(name), linewidth=1)
+        axes.plot(range(len(AT)), values, label=name, **look_of(name).options())
+        axes.plot(range(len(AT)), _paper_3a(name), "--", color=look_of(name).color, linewidth=1)
     axes.set_xticks(range(len(AT)), AT)
     axes.legend()
     return figure

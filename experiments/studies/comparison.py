@@ -168,6 +168,8 @@ class Curve:
             "train_loss_sd": spread(self.train_loss),
             "test_error": self.test_error.mean(axis=0).tolist(),
             "test_error_sd": spread(self.test_error),
+            "train_loss_of_seeds": self.train_loss.tolist(),
+            "test_error_of_seeds": self.test_error.tolist(),
         }
 
 

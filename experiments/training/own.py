@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.training.schemes import SCHEMES, UNKNOWN, Kind
+from loss_balance.experiments.training.schemes import SCHEMES, Kind
 from loss_balance.reference_models import families
 from loss_balance.reference_models.description.layers import Shape
 from loss_balance.reference_models.description.spec import AnytimeSpec
@@ -58,7 +58,7 @@ def kind_of(name: str) -> Kind:
     own = imported(name)
     if not isinstance(own, type) or not issubclass(own, Scheme):
         raise UserError(f"{name} must be a class derived from loss_balance.Scheme, got {own!r}")
-    return Kind(own, UNKNOWN, lambda given, _: own(given.num_losses))  # type: ignore[call-arg]
+    return Kind(own, lambda given, _: own(given.num_losses))  # type: ignore[call-arg]
 
 
 COPIES = 4  # of the weights while training: they, gradients, momentum, a checkpoint

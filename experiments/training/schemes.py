@@ -1,4 +1,4 @@
-"""The schemes that the commands know: name, class, how one is made, and the colour of its lines.
+"""The schemes that the commands know: name, class, and how one is made.
 
 A new scheme is one entry of SCHEMES.
 """
@@ -60,7 +60,6 @@ class Kind(NamedTuple):
     """What the commands must know of a scheme."""
 
     scheme: type[Scheme]
-    color: str  # matplotlib's name
     make: Callable[[AdaLoss, int], Scheme]  # of (AdaLoss as asked for, updates per epoch)
     coupling: Coupling = Coupling()
 
@@ -68,45 +67,33 @@ class Kind(NamedTuple):
 # The adaptive baselines are scaled so that their largest weight is 1, as AdaLoss's is, since all
 # schemes share one recipe.
 SCHEMES = {
-    "const": Kind(Constant, "C0", lambda given, _: Constant(given.num_losses)),
-    "linear": Kind(Linear, "C2", lambda given, _: Linear(given.num_losses)),
-    "half-end": Kind(HalfEnd, "C4", lambda given, _: HalfEnd(given.num_losses)),
-    "adaloss": Kind(AdaLoss, "C3", lambda given, _: given),
-    "equilibrium": Kind(AdaLoss, "C8", lambda given, _: given, Coupling(equilibrium=True)),
+    "const": Kind(Constant, lambda given, _: Constant(given.num_losses)),
+    "linear": Kind(Linear, lambda given, _: Linear(given.num_losses)),
+    "half-end": Kind(HalfEnd, lambda given, _: HalfEnd(given.num_losses)),
+    "adaloss": Kind(AdaLoss, lambda given, _: given),
+    "equilibrium": Kind(AdaLoss, lambda given, _: given, Coupling(equilibrium=True)),
     "guided": Kind(
         AdaLoss,
-        "darkblue",
         lambda given, _: given,
         Coupling(equilibrium=True, pull=0.75, guidance=STRENGTH, rising=True),
     ),
-    "log-loss": Kind(LogLoss, "C1", lambda given, _: LogLoss(given.num_losses, scaled=True)),
+    "log-loss": Kind(LogLoss, lambda given, _: LogLoss(given.num_losses, scaled=True)),
     "uw": Kind(
         UncertaintyWeighting,
-        "C5",
         lambda given, _: UncertaintyWeighting(given.num_losses, scaled=True),
     ),
-    "uw-so": Kind(
-        SoftmaxInverse, "C6", lambda given, _: SoftmaxInverse(given.num_losses, scaled=True)
-    ),
+    "uw-so": Kind(SoftmaxInverse, lambda given, _: SoftmaxInverse(given.num_losses, scaled=True)),
     "dwa": Kind(
         DynamicWeightAverage,
-        "C9",
         lambda given, epoch: DynamicWeightAverage(given.num_losses, epoch, scaled=True),
     ),
     "gradient-norm": Kind(
         GradientNorm,
-        "saddlebrown",
         lambda given, _: GradientNorm(**vars(given)),
         Coupling(equilibrium=True),
     ),
-    OPT: Kind(Single, "black", lambda given, _: Single(given.num_losses)),  # a network per exit
+    OPT: Kind(Single, lambda given, _: Single(given.num_losses)),  # a network per exit
 }
-UNKNOWN = "C7"  # the colour of a scheme that is none of them
-
-
-def color_of(name: str) -> str:
-    """The colour of a scheme's lines, by the name that the commands give it."""
-    return SCHEMES[name].color if name in SCHEMES else UNKNOWN
 
 
 def name_of(config: Mapping[str, Any], coupling: Coupling) -> str:
