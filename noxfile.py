@@ -32,7 +32,7 @@ NEEDED = {  # what its tests must not skip
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
     "jax": ["orbax-checkpoint", "flatbuffers"],
-    "torch": LOOPS,
+    "torch": [*LOOPS, "tensorboard"],
 }
 ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]

@@ -111,6 +111,7 @@ SEARCH: dict[str, Variant] = {
     "guided, by half of the training": replace(GUIDED, ramp="half"),
     "guided, pull 1, by half of the training": replace(GUIDED, pull=1.0, ramp="half"),
     "guided, throughout, pull 0.75": replace(THROUGHOUT, pull=0.75),
+    "guided, throughout, pull 0.75, g 0.5": replace(THROUGHOUT, pull=0.75, strength=0.5),
     "guided, falling": replace(THROUGHOUT, ramp="down"),
     "guided, throughout, by the next exit": replace(THROUGHOUT, teacher="next"),
     "guided, throughout, in place of the loss": replace(THROUGHOUT, mixed=True),

@@ -11,7 +11,8 @@ from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.runs.output_folder import output_folder
 from loss_balance.experiments.runs.progress import train_or_tell, workers_for
 from loss_balance.experiments.studies.comparison import outcome
-from loss_balance.experiments.studies.plan import Options, check, config_of, plan
+from loss_balance.experiments.studies.options import Options
+from loss_balance.experiments.studies.plan import check, config_of, plan
 from loss_balance.experiments.terminal import console
 
 

@@ -15,8 +15,14 @@ from loss_balance.experiments.runs.output_folder import output_folder
 from loss_balance.experiments.runs.progress import train_or_tell, workers_for
 from loss_balance.experiments.runs.trained import read
 from loss_balance.experiments.studies.ensemble import combine
-from loss_balance.experiments.studies.ensemble_runs import Training, check_same_data, measure
-from loss_balance.experiments.studies.plan import TRAINING, Options, check, config_of, plan
+from loss_balance.experiments.studies.ensemble_runs import (
+    Training,
+    by_seed,
+    check_same_data,
+    measure,
+)
+from loss_balance.experiments.studies.options import TRAINING, Options
+from loss_balance.experiments.studies.plan import check, config_of, plan
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.schemes import SCHEMES
 
@@ -24,7 +30,7 @@ FOR_ALL = ("runs", "out", "repeats", "quiet", "json")  # the rest is for trainin
 
 
 @opts.shows()
-@opts.takes_options(without=["validation", "seeds", "sweep"])
+@opts.takes_options(without=["validation", "sweep"])
 def eann(
     context: typer.Context,
     options: Options,
@@ -119,16 +125,18 @@ def combine_runs(folders: Sequence[Path], out: Path, repeats: int) -> None:
             taken by something else.
     """
     from loss_balance.experiments.pages import ensemble_page  # matplotlib: not for --help
+    from loss_balance.experiments.pages.ensemble_tables import Measurement
     from loss_balance.experiments.pages.exhibit import show
 
     runs = [read(folder) for folder in folders]
     check_same_data(runs)
-    networks = measure(runs, repeats)
-    combined = combine(networks)
-    setting = ensemble_page.Measurement(runs[0].source.name, runs[0].framework, repeats)
+    groups = by_seed(runs)
+    measured = iter(measure([run for group in groups for run in group], repeats))
+    seeds = [combine([next(measured) for _ in group]) for group in groups]
+    setting = Measurement(runs[0].source.name, runs[0].framework, repeats)
     out.mkdir(parents=True, exist_ok=True)
-    exhibit = ensemble_page.exhibit(combined, setting)
-    summary = ensemble_page.write(out, combined, exhibit, setting)
+    exhibit = ensemble_page.exhibit(seeds, setting)
+    summary = ensemble_page.write(out, seeds, exhibit, setting)
     show(exhibit)
     console.say(f"Report: {out / 'eann.html'}   Curves: {out / 'eann.png'}")
     console.found(summary)

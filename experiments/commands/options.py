@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.studies.plan import STUDY, TRAINING, Options
+from loss_balance.experiments.studies.options import STUDY, TRAINING, Options
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.reading import intact
 from loss_balance.experiments.training.schemes import SCHEMES

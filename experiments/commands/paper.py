@@ -10,7 +10,7 @@ import typer
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.paper.settings import SCALES
 from loss_balance.experiments.runs.progress import workers_for
-from loss_balance.experiments.studies.plan import Options
+from loss_balance.experiments.studies.options import Options
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +41,10 @@ Beyond = Annotated[
         help="Also equilibrium and guided, which the paper does not have (some of them).",
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="As these always do.", rich_help_panel=opts.OUTPUT),
+]
 FINAL_WEIGHT = {"default": None, "show_default": "1; 2 for table3b and imagefolder"}
 Out = Annotated[
     Path,
@@ -63,6 +67,7 @@ def _redo(name: str, summary: str) -> None:
         data: DataSets = None,
         beyond: Beyond = False,
         jobs: opts.Jobs = None,
+        resume: Resume = False,  # noqa: ARG001 (for the same habit in all commands)
         out: Out = Path("runs/paper"),
     ) -> None:
         from loss_balance.experiments.paper.redo import Request, redo  # a second for matplotlib

@@ -16,7 +16,8 @@ from loss_balance.experiments.runs.output_folder import output_folder
 from loss_balance.experiments.runs.progress import train_or_tell
 from loss_balance.experiments.runs.trained import Trained, read
 from loss_balance.experiments.studies.comparison import Comparison
-from loss_balance.experiments.studies.plan import TRAINING, Options, check, plan
+from loss_balance.experiments.studies.options import TRAINING, Options
+from loss_balance.experiments.studies.plan import check, plan
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.run_folder import RUN_FILES

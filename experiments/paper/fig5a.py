@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.pages import ensemble_page, ensemble_plot
+from loss_balance.experiments.pages import ensemble_plot, ensemble_tables
 from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.pages.style import MILLION
 from loss_balance.experiments.paper.common import number, panel, subject
@@ -40,7 +40,7 @@ def fig5a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     """Test error by budget, as `loss-balance eann` finds it."""
     runs = [trained[run] for run in runs_5a(comparisons)]
     combined = combine(measure(runs, REPEATS))
-    columns = [text.partition("\n")[0] for text in ensemble_page.budget_headings(combined)]
+    columns = [text.partition("\n")[0] for text in ensemble_tables.budget_headings(combined)]
     total = combined.ensembles[0].total("multiply_adds") / MILLION
     return exhibit(
         (
@@ -48,7 +48,7 @@ def fig5a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
             f"{subject(comparisons)}"
         ),
         columns,
-        ensemble_page.by_budget(combined),
+        ensemble_tables.by_budget([combined]),
         paper=FIG_5A,
         findings=_findings(combined),
         figure=_figure(combined),

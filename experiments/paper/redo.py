@@ -17,7 +17,8 @@ from loss_balance.experiments.paper.exhibit import write
 from loss_balance.experiments.paper.settings import Setting, setting
 from loss_balance.experiments.runs.pool import Pool, TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
-from loss_balance.experiments.studies.plan import Options, check, plan
+from loss_balance.experiments.studies.options import Options
+from loss_balance.experiments.studies.plan import check, plan
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.loop import Run
 

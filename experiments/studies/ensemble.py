@@ -112,6 +112,10 @@ class Combined:
         opt = () if self.opt is None else (self.opt,)
         return (*self.ensembles, *self.singles, self.linear, *opt)
 
+    def named(self, name: str) -> Predictor:
+        """The curve of that name."""
+        return next(curve for curve in self.curves if curve.name == name)
+
     @property
     def linear_is_new(self) -> bool:
         """Whether the linear ensemble has other networks than the exponential ones."""

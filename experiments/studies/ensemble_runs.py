@@ -10,7 +10,8 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.trained import Trained
 from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.studies.ensemble import Measured
-from loss_balance.experiments.studies.plan import Options, plan
+from loss_balance.experiments.studies.options import Options
+from loss_balance.experiments.studies.plan import plan
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.schemes import OPT
 from loss_balance.reference_models.description.spec import AnytimeSpec
@@ -75,6 +76,29 @@ def measure(runs: Sequence[Trained], repeats: int) -> list[Measured]:
             )
         )
     return measured
+
+
+def by_seed(runs: Sequence[Trained]) -> list[list[Trained]]:
+    """The runs of each seed, in the order of the seeds.
+
+    One set of runs if no network is there with two seeds of one scheme.
+
+    Raises:
+        UserError: the seeds do not have the same networks and schemes.
+    """
+    kinds = [(run.spec, run.scheme) for run in runs]
+    if len(set(kinds)) == len(kinds):
+        return [list(runs)]
+    groups: dict[int, list[Trained]] = {}
+    for run in runs:
+        groups.setdefault(int(run.config["seed"]), []).append(run)
+    found = [{(run.spec, run.scheme) for run in group} for group in groups.values()]
+    if any(each != found[0] for each in found):
+        raise UserError(
+            "every seed must have the same networks and schemes, got "
+            + "; ".join(f"seed {seed}: {len(group)} runs" for seed, group in groups.items())
+        )
+    return [groups[seed] for seed in sorted(groups)]
 
 
 def check_same_data(runs: Sequence[Trained]) -> None:

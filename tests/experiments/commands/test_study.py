@@ -84,6 +84,30 @@ def test_schemes_and_networks_of_ones_own_sweeps_and_chosen_seeds(tmp_path):
     assert len(list((tmp_path / "study" / "runs").iterdir())) == 12
 
 
+def test_a_folder_of_images_is_checked_and_trained_without_the_broken_ones(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("grain")
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for k in range(3):
+                image.new("RGB", (8, 8), (20 * k, 0, 0)).save(
+                    tmp_path / "set" / split / name / f"{k}.png"
+                )
+    assert call("data", "check", "set")[0] == 0
+    (tmp_path / "set" / "train" / "a" / "1.png").write_bytes(b"no image")
+    status, said, _ = call("data", "check", "set", "--json")
+    assert status == 1
+    assert list(json.loads(said)["broken"]) == ["train/a/1.png"]
+    more = ("--data", "imagefolder", "--path", "set", "--network", "resann-1-4-every-3")
+    more += ("--batch-size", "5", "--epochs", "1", "--skip-broken", "--out", "run")
+    status, said, complaint = call("train", *more)
+    assert status == 0, complaint
+    assert "1 of 12 images cannot be read and are left out" in said
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data"]["skip"] == ["train/a/1.png"]
+
+
 def test_epochs_are_logged_by_the_writers_that_users_have(tmp_path):
     status, *_ = train(tmp_path / "run", "--log", "csv", "--evaluate-every", "1")
     assert status == 0

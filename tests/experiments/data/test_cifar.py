@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -210,6 +211,25 @@ def test_load_reads_the_published_numbers_and_augments_as_the_paper(tmp_path):
     assert loaded.mean.shape == (32, 32, 3)
     assert loaded.mean[0, 0].tolist() == [128, 0, 0]
     assert loaded.std.tolist() == [128, 128, 128]
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "nothing"])
+def test_a_link_in_an_archive_is_refused(tmp_path, target):
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        link = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
+        link.type, link.linkname = tarfile.SYMTYPE, target
+        archive.addfile(link)
+    with pytest.raises(UserError, match=r"must hold plain files .* got no plain file at cifar"):
+        read("cifar10", tmp_path)
+
+
+def test_a_member_beyond_all_sizes_is_not_unpacked(tmp_path):
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
+        member.size = 10**10
+        archive.fileobj.write(member.tobuf())
+    with pytest.raises(UserError, match="of at most 200000000 bytes, got 10000000000 bytes"):
+        read("cifar10", tmp_path)
 
 
 def test_a_gzip_that_is_no_archive_is_refused(tmp_path):

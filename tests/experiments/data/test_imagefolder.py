@@ -10,7 +10,7 @@ import pytest
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("grain")
-from loss_balance.experiments.data import sources, stream
+from loss_balance.experiments.data import pictures, sources, stream
 from loss_balance.experiments.data.dataset import HELD_OUT_SHARE
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training.recipes import Recipe, epoch_order
@@ -211,6 +211,53 @@ def test_a_foreign_file_under_an_images_name_is_named(own, content):
     (own / os.fsdecode(loaded.x_train[0])).write_bytes(content)
     with pytest.raises(UserError, match="must be a whole image, got: "):
         epoch(loaded)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_sixteen_bits_are_scaled_and_not_cut(tmp_path, kind):
+    values = np.linspace(0, 65535, 48 * 48).reshape(48, 48).round().astype(np.uint16)
+    file = tmp_path / f"deep.{kind}"
+    Image.fromarray(values).save(file)
+    read = np.asarray(pictures.read(file, "L"), float)
+    np.testing.assert_allclose(read, values / 257.0, atol=0.5)
+    assert np.asarray(pictures.read(file, "RGB")).shape == (48, 48, 3)
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "floats.tiff")
+    with pytest.raises(UserError, match="floating-point pixels"):
+        pictures.read(tmp_path / "floats.tiff", "L")
+
+
+def test_what_is_hidden_is_skipped_and_what_is_no_image_is_counted(own):
+    (own / "train" / ".thumbnails").mkdir()
+    (own / "val" / ".DS_Store").touch()
+    (own / "train" / CLASSES[0] / "._x.png").write_bytes(b"a Mac's shadow of a file")
+    (own / "train" / CLASSES[0] / "movie.tif").touch()
+    loaded = sources.load("imagefolder", own)
+    assert loaded.class_names == CLASSES
+    assert len(loaded.x_train) == 12
+    assert loaded.notes == (
+        "train has files that are no images by their names, left out: 3 .txt, 1 .tif",
+        "val has files that are no images by their names, left out: 3 .txt",
+    )
+
+
+def test_broken_images_are_found_beforehand_and_may_be_left_out(own):
+    loaded = sources.load("imagefolder", own)
+    files = [os.fsdecode(x[k]) for x, k in ((loaded.x_train, 2), (loaded.x_test, 1))]
+    for name in files:
+        (own / name).write_bytes((own / name).read_bytes()[:150])
+    found = dict(pictures.broken(own, np.concatenate([loaded.x_train, loaded.x_test])))
+    assert set(found) == set(files)
+    assert all(found.values())
+    source = sources.Source("imagefolder", own, skip=tuple(files))
+    left = source.load()
+    assert (len(left.y_train), len(left.y_test)) == (11, 5)
+    assert left.skipped == tuple(files)
+    assert left.fingerprint() != loaded.fingerprint()
+    assert sources.Source.from_config(source.config()) == source
+    assert "skip" not in sources.Source("imagefolder", own).config()
+    everything = tuple(map(os.fsdecode, loaded.x_test))
+    with pytest.raises(UserError, match="must leave images of each class"):
+        sources.Source("imagefolder", own, skip=everything).load()
 
 
 def test_an_image_that_went_away_is_named(own):

@@ -12,9 +12,11 @@ import pytest
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("typer")
+pytest.importorskip("torch")  # in one environment: the pages are the same in all
 from support.experiments.made_up import finished, member, outcome
 
 from loss_balance.experiments.pages import comparison_page, ensemble_page, runs_page
+from loss_balance.experiments.pages.ensemble_tables import Measurement
 from loss_balance.experiments.runs.trained import read
 from loss_balance.experiments.studies.ensemble import combine
 
@@ -69,8 +71,9 @@ def pages(tmp_path_factory):
             member("b", "adaloss", (2, 4, 8), (0.45, 0.35, 0.2)),
         ]
     )
-    setting = ensemble_page.Measurement("digits", "torch", 3)
-    ensemble_page.write(folder, combined, ensemble_page.exhibit(combined, setting), setting)
+    setting = Measurement("digits", "torch", 3)
+    seeds = [combined, combined]
+    ensemble_page.write(folder, seeds, ensemble_page.exhibit(seeds, setting), setting)
     runs = [finished(folder / f"run{k}", "adaloss", k, error=0.3 + 0.1 * k) for k in range(3)]
     runs.append(finished(folder / "$x$ <b>", "const"))
     (folder / "runs.html").write_bytes(runs_page.page([read(run) for run in runs]))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from support.experiments.made_up import finished, member, outcome
 
 from loss_balance.experiments.pages import comparison_plot, ensemble_plot, runs_page, runs_plot
-from loss_balance.experiments.pages.ensemble_page import SHARES
+from loss_balance.experiments.pages.ensemble_tables import SHARES
 from loss_balance.experiments.pages.look import LOOKS, MAIN, looks
 from loss_balance.experiments.runs.trained import read
 from loss_balance.experiments.studies.ensemble import UNITS, combine
