@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from loss_balance.experiments.data.dataset import Images, Labels
 
-SPANS = (1.0, 16.0, 255.0, 65535.0)  # what white usually is; 16 in scikit-learn's digits
+SPANS = (1.0, 16.0, 255.0)  # what white usually is; 16 in scikit-learn's digits
 APART = 8.0  # times the largest pixel of one split in the other: 255 against 16 is 16
 CHANNELS = (1, 3, 4)  # how many a picture has
 
@@ -25,7 +25,7 @@ class Classes(NamedTuple):
 
 
 def images(split: str, x: NDArray[Any]) -> Images:
-    """Images (N, H, W, C), 8 bits kept, else float32; of (N, H, W) too.
+    """Images (N, H, W, C), 8 bits kept, else float32, 16 bits scaled to 8; of (N, H, W) too.
 
     Raises:
         ValueError: the rule that `x` breaks, and what it is.
@@ -42,6 +42,8 @@ def images(split: str, x: NDArray[Any]) -> Images:
             f"x_{split} must have its channels last, (N, H, W, C), got {x.shape}, which looks like "
             "channels first: numpy.moveaxis(x, 1, -1) puts them last"
         )
+    if x.dtype == np.uint16 and x.max() > 255:  # pictures of 16 bits, as `pictures` reads files
+        return (x / 257.0).astype(np.float32)
     return x if x.dtype == np.uint8 else x.astype(np.float32)
 
 

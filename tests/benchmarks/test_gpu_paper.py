@@ -96,13 +96,14 @@ def clockwork(parts, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 
-    def execute(runs, folder, jobs, on_step, on_done):
+    def execute(runs, folder, jobs, watches):
         steps = runs[0].recipe.batches(IMAGES)
         now[0] += 5.0  # starting
         for position in range(0, 10_000, 10):
             epoch, step = divmod(position, steps)
             for run in runs:
-                on_step(Step(run.name, epoch, step, 1.0))
+                for watch in watches:
+                    watch.on_step(Step(run.name, epoch, step, 1.0))
             now[0] += 10 * STEP
         raise AssertionError("nobody stopped the workers")
 

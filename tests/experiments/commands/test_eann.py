@@ -77,6 +77,7 @@ def test_it_trains_each_network_with_each_scheme_and_opt_for_the_largest(folder)
     assert shared < names
     assert all(re.fullmatch(r"resann-2-4-opt-exit\d-seed0", name) for name in names - shared)
     assert {path.name for path in folder.iterdir()} == {
+        ".command",
         "config.json",
         "eann.html",
         "eann.png",
@@ -139,8 +140,8 @@ def test_milliseconds_grow_from_exit_to_exit(summary):
 
 def test_the_report_stands_alone(folder, summary):
     page = unescape((folder / "eann.html").read_text())
-    assert "data:image/png;base64," in page
-    assert not re.search(r"(?:src|href)=\"(?!data:)", page)
+    assert page.count("<svg ") == 2
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
     assert all(line in page for line in summary["findings"])
     assert (folder / "eann.png").read_bytes().startswith(b"\x89PNG")
 
@@ -201,7 +202,7 @@ def test_what_does_not_make_an_ensemble_is_named(folder, command, tmp_path):
         ((small,), "two or more anytime networks trained with the same scheme, got resann-1-4"),
         ((small, other), "got resann-1-4 (adaloss), resann-2-4 (const)"),
         ((small, small), "must differ in cost"),
-        ((small, tmp_path), "lacks config.json, result.json, weights.npz, statistics.npz"),
+        ((small, tmp_path), "lacks config.json, result.json, metrics.jsonl, weights.npz"),
         ((small, large, "--epochs", 3), "--epochs is for training: leave it out, or leave out RUN"),
         ((small, large, "--repeats", 0), "--repeats must be a whole number of at least 1, got 0"),
         (("--networks", "resann-1-4"), "--networks must be two or more different ones"),

@@ -109,7 +109,7 @@ def test_what_cannot_be_evaluated_is_one_line(run, tmp_path):
     cases = [
         ((folder,), "own.npz"),  # moved
         ((folder, "--path", tmp_path / "own.npz"), "was trained on other data than npz now is"),
-        ((weights, "--path", data), "weights.npz must hold the weights of resann-1-4"),
+        ((weights, "--path", data), "weights.npz must be as training left it"),
         ((tmp_path,), "RUN must be the folder of a finished run"),
         ((folder, "--path", data, "--framework", "theano"), "unknown framework 'theano'"),
         ((folder, "--path", data, "--precision", "int8"), "unknown precision 'int8'"),

@@ -139,7 +139,7 @@ def test_an_image_file_gives_the_answer_of_its_pixels(run, predict, tmp_path):
 
 
 def test_a_larger_image_is_scaled_and_cropped_in_the_centre(run, tmp_path):
-    prepared = read(run / "statistics.npz")
+    prepared = read(run / "statistics.npz", (8, 8, 1))
     rng = np.random.default_rng(0)
     tile = rng.integers(0, 256, size=(8, 8), dtype=np.uint8)
     wide = np.full((8, 14), 255, np.uint8)
@@ -165,7 +165,7 @@ def test_images_of_a_streamed_set_are_cropped_as_its_test_images(tmp_path):
 
 def test_a_run_keeps_what_makes_an_image_its_input(run):
     data = load("digits", validation=True)
-    prepared = read(run / "statistics.npz")
+    prepared = read(run / "statistics.npz", (8, 8, 1))
     np.testing.assert_array_equal(prepared.mean, data.mean)
     np.testing.assert_array_equal(prepared.std, data.std)
     assert (prepared.white, prepared.streamed) == (16.0, False)

@@ -113,6 +113,13 @@ def test_other_numbers_become_float32_in_both_splits(tmp_path, dtype):
     np.testing.assert_array_equal(data.x_train, arrays()["x_train"])
 
 
+def test_sixteen_bits_are_scaled_as_those_of_image_files(tmp_path):
+    deep = np.linspace(0, 65535, 6 * 64).astype(np.uint16).reshape(6, 8, 8)
+    data = load("npz", saved(tmp_path, x_train=deep, x_test=deep[4:]))
+    np.testing.assert_allclose(data.x_train[..., 0], deep / 257, rtol=1e-6)
+    assert data.x_train.max() == 255
+
+
 def test_grey_images_may_come_without_channels(tmp_path):
     x = np.zeros((6, 8, 8), np.float32)
     data = load("npz", saved(tmp_path, x_train=x, x_test=x[:2]))
