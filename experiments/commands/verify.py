@@ -115,5 +115,5 @@ def verify(
             "networks": [{**asdict(v), "agrees": v.agrees} for v in computing],
         }
     )
-    if not all(verdict.agrees for verdict in (*balancing, *computing)):
+    if not all(v.agrees for v in balancing) or not all(v.agrees for v in computing):
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from loss_balance.experiments.pages.look import look_of
 from loss_balance.experiments.pages.style import MILLION, Panel
-from loss_balance.experiments.studies.ensemble import Combined, Predictor, Unit
+from loss_balance.experiments.studies.ensemble import UNITS, Combined, Predictor, Unit
 from loss_balance.experiments.training.schemes import OPT
 
 LABELS: dict[Unit, str] = {
@@ -24,8 +24,11 @@ FORMAT = StrMethodFormatter("{x:g}")
 def panels(combined: Combined) -> list[Panel]:
     """Test error by budget in each unit."""
     return [
-        Panel(f"Test error by budget in {name}", partial(panel, combined=combined, unit=unit))
-        for unit, name in (("multiply_adds", "multiply-adds"), ("milliseconds", "milliseconds"))
+        Panel(
+            f"Test error by budget in {unit.replace('_', '-')}",
+            partial(panel, combined=combined, unit=unit),
+        )
+        for unit in UNITS
     ]
 
 

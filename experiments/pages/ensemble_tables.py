@@ -155,14 +155,11 @@ def findings(seeds: Sequence[Combined], setting: Measurement) -> list[str]:
 def _against(seeds: Sequence[Combined], curve: Predictor, other: Predictor) -> str:
     parts = []
     for unit, name in zip(UNITS, ("multiply-adds", "milliseconds"), strict=True):
-        pairs = [
-            (
-                each.mean_error(each.named(curve.name), unit),
-                each.mean_error(each.named(other.name), unit),
-            )
-            for each in seeds
-        ]
-        gaps = [100 * (ours - theirs) for ours, theirs in pairs if None not in (ours, theirs)]
+        gaps = []
+        for each in seeds:
+            ours, theirs = (each.mean_error(each.named(c.name), unit) for c in (curve, other))
+            if ours is not None and theirs is not None:
+                gaps.append(100 * (ours - theirs))
         if len(gaps) == len(seeds):
             spread = f" ±{np.std(gaps, ddof=1):.1f}" if len(gaps) > 1 else ""
             parts.append(f"{signed(float(np.mean(gaps)), 1)}{spread} points over budgets in {name}")

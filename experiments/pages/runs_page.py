@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages import runs_plot
@@ -110,7 +111,7 @@ def _measured(run: Trained) -> list[float]:
     return [*errors, run.result["train_loss"][-1]]
 
 
-def _cells(values: np.ndarray) -> list[str]:  # type: ignore[type-arg]
+def _cells(values: NDArray[np.float64]) -> list[str]:
     """Means over the seeds (seeds, n), of several with their standard deviation."""
     digits = [2] * len(FRACTIONS) + [4]
     means = [f"{x:.{d}f}" for x, d in zip(values.mean(axis=0), digits, strict=True)]

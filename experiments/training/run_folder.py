@@ -176,8 +176,12 @@ def restore(folder: Path, learner: Learner) -> int:
 
 
 def _epochs(folder: Path, counted: NDArray[Any]) -> int:
-    """How many epochs a checkpoint counts, of which there must be a line each."""
-    known = len(read_metrics(folder))
+    """How many epochs a checkpoint counts, of which there must be a line each.
+
+    A line more, or half of one, is what a death before the checkpoint left: it goes.
+    """
+    metrics = folder / "metrics.jsonl"
+    known = len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
     if counted.shape or counted.dtype.kind not in "ui" or not 1 <= int(counted) <= known:
         raise ValueError(f"it counts {counted} epochs of {known}")
     return int(counted)

@@ -28,9 +28,9 @@ from loss_balance.experiments.training.loop import train
 from loss_balance.experiments.training.reading import read_metrics
 from loss_balance.reference_models.description import weights
 
-FILES = {"config.json", "metrics.jsonl", "checkpoint.npz", "previous.npz", "weights.npz"}
-FILES |= {"statistics.npz", "result.json"}
-WRITES = 11  # config, empty metrics, two in each of three epochs, three at the end
+FILES = {"config.json", "environment.json", "metrics.jsonl", "checkpoint.npz", "previous.npz"}
+FILES |= {"weights.npz", "statistics.npz", "result.json"}
+WRITES = 12  # config, empty metrics, environment, two in each of three epochs, three at the end
 
 
 def go_on(epoch, step, loss):
@@ -38,10 +38,17 @@ def go_on(epoch, step, loss):
 
 
 def assert_same_files(left, right):
-    for name in ("metrics.jsonl", "result.json", "config.json"):
+    for name in ("result.json", "config.json"):
         assert (left / name).read_text() == (right / name).read_text()
+    assert timeless(left) == timeless(right)
     for name in ("weights.npz", "checkpoint.npz"):
         assert_same_arrays(weights.load(left / name), weights.load(right / name))
+
+
+def timeless(folder):
+    """The epochs without what differs from one time to the next."""
+    taken = ("seconds", "images_per_second")
+    return [{k: v for k, v in e.items() if k not in taken} for e in read_metrics(folder)]
 
 
 def cut_short(file):
@@ -97,7 +104,9 @@ class RunContract:
         assert {path.name for path in folder.iterdir()} == FILES
         epochs = read_metrics(folder)
         assert [e["epoch"] for e in epochs] == [1, 2, 3]
-        assert {key for e in epochs for key in e} == {"epoch", "train_loss", "loss_weight"}
+        assert {key for e in epochs for key in e} == {
+            *("epoch", "train_loss", "loss_weight", "seconds", "images_per_second"),
+        }
         assert epochs[-1]["train_loss"][-1] < epochs[0]["train_loss"][-1]
         assert all(max(e["loss_weight"]) == 1.0 for e in epochs)
         assert set(result) == {"train_loss", "test_loss", "test_error"}
