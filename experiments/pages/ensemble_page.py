@@ -39,7 +39,7 @@ def exhibit(seeds: Sequence[Combined], setting: Measurement) -> Exhibit:
     combined, several = seeds[0], len(seeds) > 1
     orders = (TextTable(heading(each), ORDER, order(each)) for each in combined.ensembles)
     title = f"Test error on {setting.data}, %, by budget in multiply-adds"
-    panels = ensemble_plot.panels(combined)
+    panels = ensemble_plot.panels(seeds)
     by_cost = TextTable(title, budget_headings(combined), by_budget(seeds), "EANN, adaloss")
     notes = ["OPT is one ordinary network per budget, trained for its end alone."] * bool(
         combined.opt
@@ -47,7 +47,7 @@ def exhibit(seeds: Sequence[Combined], setting: Measurement) -> Exhibit:
     if several:
         notes.append(
             f"Errors by budget are means over {len(seeds)} seeds ± their standard deviation; "
-            "order, costs and curves are of the first."
+            "order and costs are of the first, and so are the thick curves."
         )
     return Exhibit(
         title=f"Exponential ensembles on {setting.data}",

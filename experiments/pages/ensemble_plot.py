@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,26 +22,31 @@ LABELS: dict[Unit, str] = {
 FORMAT = StrMethodFormatter("{x:g}")
 
 
-def panels(combined: Combined) -> list[Panel]:
-    """Test error by budget in each unit."""
+def panels(seeds: Sequence[Combined]) -> list[Panel]:
+    """Test error by budget in each unit; of the first seed, and thin the others' ensembles."""
     return [
         Panel(
             f"Test error by budget in {unit.replace('_', '-')}",
-            partial(panel, combined=combined, unit=unit),
+            partial(panel, combined=seeds[0], unit=unit, others=seeds[1:]),
         )
         for unit in UNITS
     ]
 
 
-def panel(axes: Axes, combined: Combined, unit: Unit) -> None:
-    """Test error by budget in one unit, a line per predictor."""
+def panel(axes: Axes, combined: Combined, unit: Unit, others: Sequence[Combined] = ()) -> None:
+    """Test error by budget in one unit, a line per predictor; of `others` the ensembles, thin."""
+    scale = MILLION if unit == "multiply_adds" else 1.0
+    for other in others:
+        for curve in (*other.ensembles, other.linear):
+            costs, errors = points(other, curve, unit)
+            style = _style(curve)[1] | {"lw": 0.7, "alpha": 0.6}
+            axes.plot([c / scale for c in costs], [100 * e for e in errors], **style)
     labelled: set[str] = set()
     for curve in reversed(combined.curves):  # ensembles last, on top
         label, style = _style(curve)
         shown = None if label in labelled else label
         labelled.add(label)
         costs, errors = points(combined, curve, unit)
-        scale = MILLION if unit == "multiply_adds" else 1.0
         axes.plot([cost / scale for cost in costs], [100 * e for e in errors], label=shown, **style)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

@@ -36,9 +36,10 @@ def subject(comparisons: Sequence[Comparison]) -> str:
     """Which networks on which data, of how many epochs and seeds, for a title."""
     networks = ", ".join(dict.fromkeys(c.spec.name for c in comparisons))
     data = ", ".join(dict.fromkeys(c.source.name for c in comparisons))
-    epochs = ", ".join(dict.fromkeys(str(c.recipe.epochs) for c in comparisons))
+    lengths = dict.fromkeys(c.recipe.epochs for c in comparisons)
+    epochs = f"{', '.join(map(str, lengths))} epoch{'s' * (list(lengths) != [1])}"
     seeds = len(comparisons[0].seeds)
-    return f"{networks} on {data}; {epochs} epochs, {seeds} seed{'s' * (seeds > 1)}"
+    return f"{networks} on {data}; {epochs}, {seeds} seed{'s' * (seeds > 1)}"
 
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:
