@@ -158,7 +158,7 @@ CONFIG = inspect.Parameter(
     annotation=Annotated[
         Path | None,
         typer.Option(
-            help="A TOML file with options of this command, and with [set] in it those of --set.",
+            help="A TOML file with options of this command, and a table `set` with those of --set.",
             show_default=False,
             is_eager=True,
             callback=_read_config,

@@ -63,6 +63,7 @@ def draw_mean(
     values: NDArray[np.float64],
     look: Look,
     name: str | None,
+    line: str = "-",
 ) -> None:
     """The mean of values (seeds, points), of several with bars of a standard deviation."""
     spread = values.std(axis=0, ddof=1) if len(values) > 1 else None
@@ -72,7 +73,7 @@ def draw_mean(
         values.mean(axis=0),
         yerr=spread,
         label=name,
-        linestyle="none" if alone else "-",
+        linestyle="none" if alone else line,
         linewidth=1.4,
         elinewidth=0.9,
         capsize=2.0,

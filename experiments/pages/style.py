@@ -94,8 +94,13 @@ def logarithmic(axes: Axes) -> None:
 def _draw(panel: Panel, axes: Axes) -> None:
     panel.draw(axes)
     axes.set_title(panel.title, loc="left", fontsize="medium")
+    legend_below(axes)
+
+
+def legend_below(axes: Axes) -> None:
+    """A legend where it hides nothing, if any line has a label."""
     handles, labels = axes.get_legend_handles_labels()
-    if labels:  # below, where it hides nothing
+    if labels:
         columns = 3 if max(map(len, labels)) < 22 else 1
         axes.legend(
             handles,

@@ -9,8 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.pages.comparison_plot import draw_mean
 from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.pages.look import look_of
+from loss_balance.experiments.pages.style import legend_below
 from loss_balance.experiments.paper.common import (
     Values,
     change,
@@ -65,7 +67,7 @@ def fig2a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         rows,
         paper=FIG_2A,
         findings=(*_findings_2a(over), _later_half(seeds)),
-        figure=_figure_2a(over),
+        figure=_figure_2a(seeds),
     )
 
 
@@ -90,15 +92,14 @@ def _later_half(seeds: dict[str, Values]) -> str:
     )
 
 
-def _figure_2a(over: dict[str, Values]) -> Figure:
+def _figure_2a(seeds: dict[str, Values]) -> Figure:
     """Depth across, relative increase up, a line per scheme; OPT is the zero line."""
     figure, axes = panel("Fig. 2a", "depth (exit)", "training loss over OPT's, %")
-    for name, values in over.items():
-        depth = range(1, len(values) + 1)
-        axes.plot(depth, values, label=name, **look_of(name).options())
+    for name, values in seeds.items():
+        draw_mean(axes, np.arange(1.0, values.shape[1] + 1), values, look_of(name), name)
     axes.axhline(0, color=look_of(OPT).color, linewidth=1, label="opt")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    legend_below(axes)
     return figure
 
 

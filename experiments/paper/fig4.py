@@ -9,12 +9,14 @@ from matplotlib.figure import Figure
 
 from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.pages.look import look_of
+from loss_balance.experiments.pages.style import legend_below
 from loss_balance.experiments.paper.common import (
     Values,
     mean_of,
     number,
     of_all_seeds,
     panel,
+    results_of,
     subject,
 )
 from loss_balance.experiments.paper.exhibit import exhibit
@@ -39,16 +41,18 @@ def fig4(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     """Error over the small network's final one, %, against the cost in small networks."""
     pairs = _pairs(comparisons)
     grid = np.union1d(np.linspace(0, max(map(_ratio, pairs)), 401), BUDGETS)
-    lines: dict[str, list[Values]] = {"adaloss": [], "const": []}
+    lines: dict[str, list[Values]] = {"adaloss": [], "const": []}  # of a pair (seeds, budgets)
     for small, large in pairs:
         unit = small.spec.costs()[-1].multiply_adds
         final = mean_of(of_all_seeds(small, "adaloss"), "test_error", trained)[-1]
         for name, comparison in (("adaloss", small), ("const", large)):
-            error = mean_of(of_all_seeds(comparison, name), "test_error", trained)
+            errors = results_of(of_all_seeds(comparison, name), "test_error", trained)
             costs = np.array([cost.multiply_adds for cost in comparison.spec.costs()]) / unit
             with np.errstate(divide="ignore", invalid="ignore"):
-                lines[name].append(100 * (at_budgets(costs, error, grid) / final - 1))
-    mean = {name: np.mean(values, axis=0) for name, values in lines.items()}
+                reached = np.array([at_budgets(costs, error, grid) for error in errors])
+                lines[name].append(100 * (reached / final - 1))
+    seeds = {name: np.mean(values, axis=0) for name, values in lines.items()}
+    mean = {name: values.mean(axis=0) for name, values in seeds.items()}
     rows = []
     for budget in BUDGETS:
         (k,) = np.flatnonzero(grid == budget)
@@ -63,7 +67,7 @@ def fig4(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
             f"Pairs averaged ({len(pairs)}): {sizes}.",
             *_findings_4(grid, mean),
         ),
-        figure=_figure_4(grid, mean),
+        figure=_figure_4(grid, seeds),
     )
 
 
@@ -91,19 +95,24 @@ def _findings_4(grid: Values, mean: dict[str, Values]) -> list[str]:
     ]
 
 
-def _figure_4(grid: Values, mean: dict[str, Values]) -> Figure:
-    """Fig. 4a-e: cost in small networks across, relative extra error up."""
+def _figure_4(grid: Values, seeds: dict[str, Values]) -> Figure:
+    """Fig. 4a-e: cost in small networks across, relative extra error up; bands of one deviation."""
     figure, axes = panel(
         "Fig. 4",
         "cost over the small network's total",
         "error over the small network's final one, %",
     )
     labels = {"adaloss": "small network, AdaLoss", "const": "large network, const"}
-    for name, values in mean.items():
+    for name, values in seeds.items():
         here = grid <= 1 if name == "adaloss" else grid >= 0
-        axes.plot(grid[here], values[here], color=look_of(name).color, label=labels[name])
+        middle, color = values.mean(axis=0), look_of(name).color
+        axes.plot(grid[here], middle[here], color=color, label=labels[name])
+        if len(values) > 1:
+            spread = values.std(axis=0, ddof=1)
+            low, high = (middle - spread)[here], (middle + spread)[here]
+            axes.fill_between(grid[here], low, high, color=color, alpha=0.2, linewidth=0)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.legend()
+    legend_below(axes)
     return figure
 
 

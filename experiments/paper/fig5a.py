@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages import ensemble_plot, ensemble_tables
 from loss_balance.experiments.pages.exhibit import Exhibit
-from loss_balance.experiments.pages.style import MILLION
+from loss_balance.experiments.pages.style import MILLION, legend_below
 from loss_balance.experiments.paper.common import number, panel, subject
 from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import FIG_5A
@@ -88,6 +88,5 @@ def _figure(combined: Combined) -> Figure:
     """Budget across, test error up, both in logarithms, a line per predictor."""
     figure, axes = panel("Fig. 5a", "", "test error, %", size=(6.2, 4.6))
     ensemble_plot.panel(axes, combined, "multiply_adds")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], fontsize=7)
+    legend_below(axes)
     return figure

@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.pages.comparison_plot import draw_mean
 from loss_balance.experiments.pages.exhibit import Exhibit
+from loss_balance.experiments.pages.look import looks
+from loss_balance.experiments.pages.style import legend_below
 from loss_balance.experiments.paper.common import (
     Values,
     mean_of,
@@ -35,7 +38,8 @@ def runs_5c(comparisons: Sequence[Comparison]) -> list[Run]:
 
 def fig5c(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     """AdaLoss's weights at the end of training, of one network on several data sets."""
-    weights = {c.source.name: _final_weights(c, trained) for c in comparisons}
+    seeds = {c.source.name: _final_weights(c, trained) for c in comparisons}
+    weights = {name: values.mean(axis=0) for name, values in seeds.items()}
     final = {
         c.source.name: 100 * mean_of(of_all_seeds(c, "adaloss"), "test_error", trained)[-1]
         for c in comparisons
@@ -50,7 +54,7 @@ def fig5c(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
         rows,
         paper=FIG_5C,
         findings=_findings_5c(weights, final),
-        figure=_figure_5c(weights),
+        figure=_figure_5c(seeds),
     )
 
 
@@ -70,18 +74,20 @@ def _findings_5c(weights: dict[str, Values], final: dict[str, float]) -> list[st
     return lines
 
 
-def _figure_5c(weights: dict[str, Values]) -> Figure:
+def _figure_5c(seeds: dict[str, Values]) -> Figure:
     """Exit across, weight up, a line per data set."""
     figure, axes = panel("Fig. 5c", "exit", "weight of the exit's loss")
-    for name, values in weights.items():
-        axes.plot(range(1, len(values) + 1), values, "o-", markersize=4, label=name)
+    look = looks(f"weights on {name}" for name in seeds)  # no scheme's own
+    for name, values in seeds.items():
+        across = np.arange(1.0, values.shape[1] + 1)
+        draw_mean(axes, across, values, look[f"weights on {name}"], name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, 1.05)
-    axes.legend()
+    legend_below(axes)
     return figure
 
 
 def _final_weights(comparison: Comparison, trained: TrainedRuns) -> Values:
+    """Shape (seeds, exits)."""
     runs = of_all_seeds(comparison, "adaloss")
-    mean: Values = np.mean([trained[run].loss_weights[-1] for run in runs], axis=0)
-    return mean
+    return np.array([trained[run].loss_weights[-1] for run in runs])

@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from loss_balance.experiments.pages.comparison_plot import draw_mean
 from loss_balance.experiments.pages.exhibit import Exhibit
-from loss_balance.experiments.pages.look import look_of
+from loss_balance.experiments.pages.look import SPARE, Look, look_of
+from loss_balance.experiments.pages.style import legend_below
 from loss_balance.experiments.paper.common import Values, change, number, panel, subject
 from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import TABLE_3A, TABLE_3B
@@ -18,7 +20,7 @@ from loss_balance.experiments.studies.comparison import AT, Comparison, Outcome,
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.schemes import OPT
 
-STYLES = ("s--", "o-", "^:", "d-.")  # of const, adaloss, and what is beyond the paper
+STYLES = ("--", "-", ":", "-.")  # of const, adaloss, and what is beyond the paper
 
 
 def all_runs(comparisons: Sequence[Comparison]) -> list[Run]:
@@ -40,6 +42,16 @@ def table3a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
     }
     defined = np.isfinite(np.array(list(every.values()))).all(axis=(0, 2))
     mean = {name: _mean(values[defined]) for name, values in every.items()}
+    opt = [o.at_fractions(OPT, "test_error").mean(axis=0) for o in outcomes]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        every_seed = {
+            name: [
+                100 * (o.at_fractions(name, "test_error") / bar - 1)
+                for o, bar in zip(outcomes, opt, strict=True)
+            ]
+            for name in mean
+        }
+    seeds = {n: np.atleast_2d(_mean(np.array(v)[defined])) for n, v in every_seed.items()}
     columns = ["scheme", *(text for at in AT for text in (at, "paper"))]
     rows = [
         (name, *(c for pair in zip(values, _paper_3a(name), strict=True) for c in _texts(pair)))
@@ -55,7 +67,7 @@ def table3a(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
             *_findings_3a(mean, defined),
             f"Test error, AdaLoss against const: {_changes(outcomes)} points.",
         ),
-        figure=_figure_3a(mean),
+        figure=_figure_3a(seeds),
     )
 
 
@@ -106,15 +118,15 @@ def _findings_3a(mean: dict[str, Values], defined: NDArray[np.bool_]) -> list[st
     return lines
 
 
-def _figure_3a(mean: dict[str, Values]) -> Figure:
+def _figure_3a(seeds: dict[str, Values]) -> Figure:
     """The paper has no plot of it: here beside the table's own numbers, dashed."""
     title = "Table 3a: here solid, the paper's numbers dashed"
     figure, axes = panel(title, "fraction of the total cost", "test error over OPT's, %")
-    for name, values in mean.items():
-        axes.plot(range(len(AT)), values, label=name, **look_of(name).options())
+    for name, values in seeds.items():
+        draw_mean(axes, np.arange(float(len(AT))), values, look_of(name), name)
         axes.plot(range(len(AT)), _paper_3a(name), "--", color=look_of(name).color, linewidth=1)
     axes.set_xticks(range(len(AT)), AT)
-    axes.legend()
+    legend_below(axes)
     return figure
 
 
@@ -173,7 +185,7 @@ def _figure_4f(outcomes: Sequence[Outcome]) -> Figure:
             curve = o.curves[scheme]
             flops = 2 * np.array(curve.multiply_adds)
             label = f"{o.comparison.spec.name}, {scheme}"
-            error = 100 * curve.test_error.mean(axis=0)
-            axes.plot(flops, error, style, color=f"C{k}", markersize=4, label=label)
-    axes.legend(fontsize=7)
+            look = Look(SPARE[k % len(SPARE)].color, look_of(scheme).marker)
+            draw_mean(axes, flops, 100 * curve.test_error, look, label, style)
+    legend_below(axes)
     return figure
