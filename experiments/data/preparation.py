@@ -19,6 +19,7 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.reference_models.description.layers import Shape
 from loss_balance.reference_models.description.weights import load as read_npz
 
+LARGEST = 1 << 26  # bytes of statistics.npz: a mean image, names of classes
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
 
 
@@ -97,7 +98,7 @@ def read(path: Path, shape: Shape) -> Preparation:
         UserError: it is missing or damaged.
     """
     try:
-        arrays = read_npz(path)
+        arrays = read_npz(path, limit=LARGEST)
         for name in ("mean", "std"):
             if arrays[name].shape not in (shape[2:], shape) or arrays[name].dtype != np.float32:
                 found = f"{name} {arrays[name].dtype} {arrays[name].shape}"

@@ -22,7 +22,6 @@ from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine, check_installed
 from loss_balance.experiments.training.reading import (
     intact,
-    read_arrays,
     read_config,
     read_metrics,
     read_result,
@@ -31,7 +30,12 @@ from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.schemes import Coupling, name_of
 from loss_balance.reference_models.description.config import from_config
 from loss_balance.reference_models.description.spec import AnytimeSpec
-from loss_balance.reference_models.description.weights import Weights, check
+from loss_balance.reference_models.description.weights import (
+    Weights,
+    check_shapes,
+    load,
+    shapes_in,
+)
 
 REQUIRED = ("config.json", "result.json", "metrics.jsonl", "weights.npz", "statistics.npz")
 
@@ -136,10 +140,9 @@ class Trained:
     def weights(self) -> Weights:
         """The trained weights; UserError if they are damaged or not this network's."""
         path = self.folder / "weights.npz"
-        arrays = read_arrays(path)
         with intact(path):
-            check(self.spec, arrays)
-        return arrays
+            check_shapes(self.spec, shapes_in(path))  # before anything is unpacked
+            return load(path)
 
     def data(self, path: Path | None = None) -> Dataset:
         """The data as training saw them, from `path` if they have moved.

@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training.schemes import modern
-from loss_balance.reference_models.description.weights import load as read_npz
 
 DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, EOFError)
 METRICS = ("train_loss", "test_loss", "test_error")  # of `result.json`, per exit
@@ -57,12 +55,6 @@ def read_json(path: Path, left_by: str = "training") -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"a {type(value).__name__} in place of an object")
     return value
-
-
-def read_arrays(path: Path) -> Arrays:
-    """The arrays of an npz; UserError if it is no whole one."""
-    with intact(path):
-        return read_npz(path)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

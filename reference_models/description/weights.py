@@ -5,11 +5,12 @@ All arrays of a network are in one dict, the trainable ones and the running stat
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -46,13 +47,17 @@ def check(spec: AnytimeSpec, weights: Mapping[str, Any]) -> None:
     Raises:
         ValueError: one message with all names that are missing, unknown or of another shape.
     """
+    check_shapes(spec, {name: np.shape(value) for name, value in weights.items()})
+
+
+def check_shapes(spec: AnytimeSpec, found: Mapping[str, tuple[int, ...]]) -> None:
+    """As `check`, of shapes by name."""
     shapes = _shapes(spec)
-    problems = [f"missing {name}" for name in shapes if name not in weights]
-    problems += [f"unknown {name}" for name in weights if name not in shapes]
+    problems = [f"missing {name}" for name in shapes if name not in found]
+    problems += [f"unknown {name}" for name in found if name not in shapes]
     for name, shape in shapes.items():
-        found = np.shape(weights[name]) if name in weights else shape
-        if found != shape:
-            problems.append(f"{name} has shape {found}, expected {shape}")
+        if found.get(name, shape) != shape:
+            problems.append(f"{name} has shape {found[name]}, expected {shape}")
     if problems:
         raise ValueError(f"the weights do not fit {spec.name}: {'; '.join(problems)}")
 
@@ -71,22 +76,45 @@ def save(path: str | PathLike[str], weights: Mapping[str, Any]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def load(path: str | PathLike[str]) -> Weights:
-    """Reads what `save` wrote; never unpickles, and unpacks nothing that memory could not hold.
+def shapes_in(path: str | PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of an .npz file's arrays by name, read from their headers; nothing is unpacked.
 
     Raises:
         FileNotFoundError: nothing is at `path`.
         ValueError: it is no .npz file of plain arrays.
     """
+    with _opened(path) as file:
+        return _headers(file, memory())
+
+
+def load(path: str | PathLike[str], limit: int | None = None) -> Weights:
+    """Reads what `save` wrote; never unpickles.
+
+    Args:
+        path: the file.
+        limit: bytes that its arrays may have together, else it is not unpacked; by default this
+            machine's memory.
+
+    Raises:
+        FileNotFoundError: nothing is at `path`.
+        ValueError: it is no .npz file of plain arrays, or they are too large.
+    """
+    with _opened(path) as file:
+        _headers(file, memory() if limit is None else limit)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+@contextlib.contextmanager
+def _opened(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
+    """The file, if it is a zip; whatever is wrong inside is a ValueError."""
     with Path(path).open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError(f"weights must be an .npz file, {path} is not one or is cut short")
         file.seek(0)
         try:
-            _check_headers(file)
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
+            yield file
         except (
             ValueError,
             EOFError,
@@ -98,9 +126,9 @@ def load(path: str | PathLike[str]) -> Weights:
             raise ValueError(f"{path} is not a file of plain arrays: {error}") from error
 
 
-def _check_headers(file: IO[bytes]) -> None:
-    """ValueError unless each member is as long as its header says, and all fit into memory."""
-    total = 0
+def _headers(file: IO[bytes], limit: int) -> dict[str, tuple[int, ...]]:
+    """Shapes; ValueError unless each member is as long as its header says and all within limit."""
+    total, shapes = 0, {}
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             with archive.open(member) as packed:
@@ -108,9 +136,11 @@ def _check_headers(file: IO[bytes]) -> None:
                 said = packed.tell() + math.prod(shape) * dtype.itemsize
             if said != member.file_size:
                 raise ValueError(f"{member.filename} must be {said} bytes, got {member.file_size}")
+            shapes[member.filename.removesuffix(".npy")] = shape
             total += said
-    if total > memory():
-        raise ValueError(f"its arrays must fit into {memory()} bytes of memory, got {total}")
+    if total > limit:
+        raise ValueError(f"its arrays must be at most {limit} bytes, got {total}")
+    return shapes
 
 
 def _header(packed: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -128,3 +128,12 @@ def test_a_damaged_file_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         weights.load(tmp_path / "absent.npz")
+
+
+def test_shapes_are_read_and_limits_kept_before_anything_is_unpacked(tmp_path, monkeypatch):
+    file = tmp_path / "w.npz"
+    np.savez_compressed(file, a=np.zeros((1000, 1000), np.float32), b=np.float64(1))
+    monkeypatch.setattr(np, "load", None)  # which would unpack
+    assert weights.shapes_in(file) == {"a": (1000, 1000), "b": ()}
+    with pytest.raises(ValueError, match=r"must be at most 100000 bytes, got 4000\d\d\d"):
+        weights.load(file, limit=100_000)
