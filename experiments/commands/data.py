@@ -10,7 +10,8 @@ import typer
 
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.data.pictures import broken
-from loss_balance.experiments.data.sources import NAMES, Dataset, Source
+from loss_balance.experiments.data.sources import BUNDLED, NAMES, Dataset, Source
+from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.terminal import console
 
 app = typer.Typer(no_args_is_help=True, help="Look at a data set before it is trained on.")
@@ -33,6 +34,8 @@ def check(
 
     Exit status 1 if there are any; --skip-broken of the training commands goes without them.
     """
+    if data in BUNDLED:
+        raise UserError(f"PATH must hold the data, {data} comes with scikit-learn")
     name = data or ("imagefolder" if path.is_dir() else "npz")
     found = Source(name, path).load()
     with console.working(f"reading {len(found.y_train) + len(found.y_test):,} images"):

@@ -37,7 +37,12 @@ def runs(
     Loss and error are the last exit's; --json has all exits, and the configuration.
     """
     wanted = [_condition(text) for text in where or ()]
-    found = [run for run in find(places or [Path("runs")]) if matches(run, wanted)]
+    every = find(places or [Path("runs")])
+    known = sorted({name for run in every for name in facts(run)})
+    unknown = [name for name, _ in wanted if name not in known]
+    if unknown:
+        raise UserError(f"--where must be of {', '.join(known)}, got {', '.join(unknown)}")
+    found = [run for run in every if matches(run, wanted)]
     summaries = [
         {"run": str(run.folder), **run.summary(), "config": dict(facts(run))} for run in found
     ]
@@ -66,12 +71,9 @@ def facts(run: Trained) -> dict[str, str]:
 
 
 def matches(run: Trained, wanted: list[tuple[str, str]]) -> bool:
-    """Whether all conditions hold; UserError for one on what no run has."""
+    """Whether all conditions hold; one on what the run does not have does not."""
     has = facts(run)
-    for name, _ in wanted:
-        if name not in has:
-            raise UserError(f"--where must be of {', '.join(sorted(has))}, got {name}")
-    return all(has[name] == value for name, value in wanted)
+    return all(has.get(name) == value for name, value in wanted)
 
 
 def _condition(text: str) -> tuple[str, str]:

@@ -75,6 +75,7 @@ def test_schemes_and_networks_of_ones_own_sweeps_and_chosen_seeds(tmp_path):
     )
     assert status == 0
     assert len(json.loads(said)) == 2
+    assert "must be of" in one_line(*call("runs", "study", "--where", "gama=0.5"))
     more = call(
         *("compare", "--data", "digits", "--epochs", "1", "--seeds", "3,5,6", "--jobs", "2"),
         *("--network", "mine_of_the_field:small", "--sweep", "gamma=0,0.5", "--resume"),
