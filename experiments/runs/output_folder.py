@@ -70,25 +70,21 @@ def _names(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout as error:
         raise _busy(folder) from error
-    with lock:
-        lock.release()  # one of two: the context holds it once more
+    with held:
         yield
 
 
 def _check_idle(folder: Path) -> None:
     """UserError if a run in the folder is being trained, by whatever command."""
     for file in folder.rglob(".lock"):
-        lock = FileLock(file)
         try:
-            lock.acquire(timeout=0)
+            FileLock(file).acquire(timeout=0).lock.release()
         except Timeout as error:
             raise _busy(file.parent) from error
-        lock.release()
 
 
 def _busy(folder: Path) -> UserError:

@@ -30,7 +30,7 @@ from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.training.identity import essence
 from loss_balance.experiments.training.learner import Learner
-from loss_balance.experiments.training.reading import DAMAGED, read_json, read_metrics
+from loss_balance.experiments.training.reading import DAMAGED, intact, read_json, read_metrics
 from loss_balance.experiments.training.schemes import modern
 from loss_balance.reference_models.description.weights import load as read_npz
 
@@ -113,7 +113,8 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
 def note_environment(folder: Path, now: dict[str, Any]) -> None:
     """Adds what the run goes on with, unless it is what it ran with before."""
     file = folder / "environment.json"
-    before = list(json.loads(file.read_text())) if file.exists() else []
+    with intact(file):
+        before = list(json.loads(file.read_text())) if file.exists() else []
     if now not in before[-1:]:
         write_json(file, [*before, now])
 

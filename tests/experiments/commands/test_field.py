@@ -16,14 +16,10 @@ import pytest
 
 pytest.importorskip("typer")
 pytest.importorskip("torch")
-from support.experiments.command_line import call
+from support.experiments.command_line import call, one_line, train
 
 SMALL = ("--data", "digits", "--network", "resann-1-4", "--epochs", "1")
 NAMES = ["z[", "[red]x:cat:", "$x$ {y}", "%s", os.fsdecode(b"\xff\xfe")]
-
-
-def train(folder, *more):
-    return call("train", *SMALL, "--out", folder, *more)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +35,6 @@ def finished(tmp_path_factory):
 def own(finished, tmp_path):
     """A copy to spoil."""
     return shutil.copytree(finished, tmp_path / "run")
-
-
-def one_line(status, _, complaint):
-    assert status == 2
-    (line,) = complaint.splitlines()
-    assert line.startswith("loss-balance: ")
-    return line
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -192,6 +181,12 @@ def test_a_folder_in_the_place_of_a_file_is_named(own, name):
         assert name in one_line(*train(own, "--resume"))
         return
     assert name in one_line(*call("evaluate", own))
+
+
+def test_a_damaged_note_of_the_environment_is_named(own):
+    (own / "result.json").unlink()
+    (own / "environment.json").write_text("[{")
+    assert "environment.json must be as training left it" in one_line(*train(own, "--resume"))
 
 
 @pytest.mark.parametrize("epochs", [np.array(-1), np.array(7), np.array([1, 2]), np.array(1.5)])

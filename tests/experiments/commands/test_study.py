@@ -8,18 +8,7 @@ import pytest
 
 pytest.importorskip("typer")
 pytest.importorskip("torch")
-from support.experiments.command_line import call
-
-
-def one_line(status, _, complaint):
-    assert status == 2
-    (line,) = complaint.splitlines()
-    return line
-
-
-def train(folder, *more):
-    small = ("--data", "digits", "--network", "resann-1-4", "--epochs", "1")
-    return call("train", *small, "--out", folder, *more)
+from support.experiments.command_line import call, one_line, train
 
 
 def test_settings_reach_recipe_and_scheme_from_options_and_file(tmp_path):

@@ -8,35 +8,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("typer")  # what the experiments need is there
-from loss_balance import AdaLoss
-from loss_balance.experiments.data.sources import Source
+from support.experiments.made_up import outcome as measured
+
 from loss_balance.experiments.pages.findings import clearly, findings, signed
-from loss_balance.experiments.studies.comparison import Comparison, Curve, Outcome
-from loss_balance.experiments.training.recipes import Recipe
-from loss_balance.reference_models import families
-
-SPEC = families.resann(3, 4, 10, input_shape=(8, 8, 1))
-
-
-def measured(seeds, **error):
-    """An outcome of these test errors, in %, at the four quarters: a list of seeds a scheme."""
-    comparison = Comparison(
-        spec=SPEC,
-        recipe=Recipe(epochs=1),
-        source=Source("digits"),
-        fingerprint="x",
-        schemes=tuple(error),
-        seeds=tuple(range(seeds)),
-        adaloss=AdaLoss(len(SPEC.exits)),
-        images=10,
-    )
-    costs = tuple(range(len(SPEC.exits)))
-    curves = {}
-    for name, rows in error.items():
-        values = np.zeros((seeds, len(SPEC.exits)))
-        values[:, list(comparison.exits)] = np.array(rows) / 100
-        curves[name] = Curve(costs, 10 * values, values)
-    return Outcome(comparison, curves)
 
 
 def test_exits_at_the_quarters_differ():

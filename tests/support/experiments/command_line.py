@@ -26,6 +26,20 @@ def call(*arguments):
     return ended.value.code or 0, out.getvalue(), complaint.getvalue()
 
 
+def train(folder, *more):
+    """`call` of a run of seconds, whose options `more` may change."""
+    small = ("--data", "digits", "--network", "resann-1-4", "--epochs", "1")
+    return call("train", *small, "--out", folder, *more)
+
+
+def one_line(status, _, complaint):
+    """The complaint of a call that the user can mend: a single line and exit status 2."""
+    assert status == 2
+    (line,) = complaint.splitlines()
+    assert line.startswith("loss-balance: ")
+    return line
+
+
 def runs_in(folder):
     """(configuration, result, metrics) of every finished run below `folder`."""
     return [

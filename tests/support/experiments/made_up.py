@@ -6,7 +6,6 @@ import numpy as np
 
 from loss_balance import AdaLoss
 from loss_balance.experiments.data.sources import Source
-from loss_balance.experiments.runs.trained import Trained
 from loss_balance.experiments.studies.comparison import Comparison, Curve, Outcome
 from loss_balance.experiments.studies.ensemble import Measured
 from loss_balance.experiments.training.loop import Run
@@ -74,6 +73,3 @@ def member(name, scheme, costs, errors):
         validation_error=tuple(errors),
         test_error=tuple(errors),
     )
-
-
-__all__ = ["SPEC", "Trained", "comparison", "finished", "member", "outcome"]
