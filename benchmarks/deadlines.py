@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.overshoot import Watched, overshoots, random_deadlines
 from loss_balance.anytime import calibrate
-from loss_balance.experiments.runs.execution import use_one_thread
+from loss_balance.experiments.training.learners.by_framework import use_one_thread
 from loss_balance.experiments.verification.probes import probe_of, random_batch
 from loss_balance.reference_models import families
 

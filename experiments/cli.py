@@ -115,3 +115,7 @@ def root(
     ] = False,
 ) -> None:
     """Balance the losses of anytime networks, and measure what it buys."""
+
+
+if __name__ == "__main__":
+    main()

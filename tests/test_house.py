@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("loss_balance", "backends", "reference_models", "experiments")
 # From the top floor down; what stands in one line may not import from another of that line.
 FLOORS = """
+loss_balance.__main__ experiments.__main__
 experiments.cli
 experiments.commands
 experiments.paper

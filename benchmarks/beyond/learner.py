@@ -15,8 +15,8 @@ from loss_balance.equilibrium import TEMPERATURE, shares
 from loss_balance.experiments.data.augment import augmented
 from loss_balance.experiments.data.sources import Dataset
 from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.learners.torch import TorchLearner, exit_losses
 from loss_balance.experiments.training.loop import Run
-from loss_balance.experiments.training.torch import TorchLearner, exit_losses
 
 
 class StudyLearner(TorchLearner):

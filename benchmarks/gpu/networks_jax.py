@@ -19,7 +19,7 @@ from benchmarks.timing import on_host
 from loss_balance import AdaLoss, Constant, Scheme
 from loss_balance.backends.jax import init
 from loss_balance.experiments.data.augment import Augmentation, constants, draws
-from loss_balance.experiments.training.jax_step import Carried, compiled, sgd, taken_apart
+from loss_balance.experiments.training.learners.jax_step import Carried, compiled, sgd, taken_apart
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.jax import AnytimeNet
 

@@ -26,7 +26,7 @@ from benchmarks.gpu.paper_epochs import epochs_of
 from benchmarks.gpu.paper_folder import epochs_done, finished_runs, lighten, paces
 from benchmarks.gpu.paper_training import Progress, train_within
 from benchmarks.gpu.results import Results
-from loss_balance.experiments.runs.execution import cores
+from loss_balance.experiments.runs.places import cores
 from loss_balance.experiments.studies.comparison import AT, Comparison, outcome
 from loss_balance.experiments.training.engine import Engine, check_installed
 from loss_balance.experiments.training.loop import Run

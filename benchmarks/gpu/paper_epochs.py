@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.gpu.attempts import Clock, TimeUp
 from benchmarks.gpu.paper_training import Progress, train_within
-from loss_balance.experiments.runs.execution import Step
+from loss_balance.experiments.runs.watching import Step
 from loss_balance.experiments.studies.comparison import Comparison
 
 SHARE = 0.9  # of the time left that is planned for: rates vary, checkpoints take some

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from benchmarks.gpu.attempts import Clock, TimeUp
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.execution import Step, Watch, execute
+from loss_balance.experiments.runs.execution import execute
+from loss_balance.experiments.runs.places import Here
+from loss_balance.experiments.runs.watching import Step, Watch
 from loss_balance.experiments.training.loop import Run
 
 GRACE = 4.0  # seconds from when workers are asked to stop until they are ended
@@ -73,7 +75,7 @@ def train_within(
     late.daemon = True
     late.start()
     try:
-        execute(runs, folder, jobs, [Steps()])
+        execute(runs, folder, Here(jobs), [Steps()])
     except UserError:
         if clock.left() > 0:
             raise

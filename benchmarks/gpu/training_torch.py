@@ -17,7 +17,7 @@ from benchmarks.gpu.training_rows import Built
 from benchmarks.timing import Step
 from loss_balance import AdaLoss
 from loss_balance.backends.torch import Balancer
-from loss_balance.experiments.training.torch import exit_losses
+from loss_balance.experiments.training.learners.torch import exit_losses
 from loss_balance.reference_models.torch import AnytimeNet
 
 

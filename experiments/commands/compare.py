@@ -9,7 +9,7 @@ import typer
 
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.runs.output_folder import output_folder
-from loss_balance.experiments.runs.progress import train_or_tell, workers_for
+from loss_balance.experiments.runs.progress import train_or_tell
 from loss_balance.experiments.studies.comparison import outcome
 from loss_balance.experiments.studies.options import Options
 from loss_balance.experiments.studies.plan import check, config_of, plan
@@ -22,7 +22,6 @@ def compare(
     options: Options,
     network: opts.Network = "resann-3-8",
     schemes: opts.Schemes = "const,linear,adaloss,guided,opt",
-    jobs: opts.Jobs = None,
     out: Annotated[
         Path, typer.Option(help="Folder for runs and report.", rich_help_panel=opts.OUTPUT)
     ] = Path("runs/compare"),
@@ -40,14 +39,14 @@ def compare(
     from loss_balance.experiments.pages import comparison_page  # matplotlib: not for --help
     from loss_balance.experiments.pages.exhibit import show
 
-    workers = workers_for(jobs)
+    place = options.place()
     check(options, network, opts.names(schemes))
     data = options.load()
     comparison = plan(options, network, opts.names(schemes), data)
     config = config_of(options, comparison)
     images, runs = {comparison.source: comparison.images}, out / "runs"
     with output_folder(out, config, ["runs"], resume=resume, overwrite=overwrite):
-        results = train_or_tell(comparison.runs(), runs, workers, images, out, options.logs())
+        results = train_or_tell(comparison.runs(), runs, place, images, out, options.logs())
         if results is None:
             raise typer.Exit(130)
         measured = outcome(comparison, results)

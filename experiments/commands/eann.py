@@ -12,7 +12,7 @@ import typer
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.output_folder import output_folder
-from loss_balance.experiments.runs.progress import train_or_tell, workers_for
+from loss_balance.experiments.runs.progress import train_or_tell
 from loss_balance.experiments.runs.trained import read
 from loss_balance.experiments.studies.ensemble import combine
 from loss_balance.experiments.studies.ensemble_runs import (
@@ -53,7 +53,6 @@ def eann(
             rich_help_panel=TRAINING,
         ),
     ] = "adaloss,const,opt",
-    jobs: opts.Jobs = None,
     resume: opts.Resume = False,
     overwrite: opts.Overwrite = False,
     repeats: Annotated[int, typer.Option(help="How often each network is timed.")] = 50,
@@ -80,7 +79,7 @@ def eann(
         return
     options = replace(options, validation=True)
     training = Training(options, opts.names(networks), opts.names(schemes))
-    trained = train_networks(training, out, jobs, resume=resume, overwrite=overwrite)
+    trained = train_networks(training, out, resume=resume, overwrite=overwrite)
     if trained is None:
         raise typer.Exit(130)
     combine_runs(trained, out, repeats)
@@ -96,14 +95,14 @@ def _check_no_training(context: typer.Context) -> None:
 
 
 def train_networks(
-    training: Training, folder: Path, jobs: int | None, *, resume: bool, overwrite: bool
+    training: Training, folder: Path, *, resume: bool, overwrite: bool
 ) -> list[Path] | None:
     """Trains what is missing in `folder`/runs; the folders of all runs, None after Ctrl-C.
 
     Raises:
         UserError: an option or a file is not as it must be.
     """
-    workers = workers_for(jobs)
+    place = training.options.place()
     for network in training.networks:
         check(training.options, network, training.schemes)
     data = training.options.load()
@@ -112,7 +111,7 @@ def train_networks(
     config = config_of(training.options, first, network=list(training.networks))
     images, logs = {first.source: first.images}, training.options.logs()
     with output_folder(folder, config, ["runs"], resume=resume, overwrite=overwrite):
-        if train_or_tell(runs, folder / "runs", workers, images, folder, logs) is None:
+        if train_or_tell(runs, folder / "runs", place, images, folder, logs) is None:
             return None
     return [folder / "runs" / run.name for run in runs]
 

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.data.dataset import Dataset
-from loss_balance.experiments.runs.execution import learner
 from loss_balance.experiments.runs.trained import Trained, read
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, choose_engine
+from loss_balance.experiments.training.learners.by_framework import learner
 from loss_balance.experiments.training.loop import Run
 from loss_balance.schemes.fixed import Constant
 

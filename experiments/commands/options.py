@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.studies.options import STUDY, TRAINING, Options
+from loss_balance.experiments.studies.options import STUDY, Options
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.reading import intact
 from loss_balance.experiments.training.schemes import SCHEMES
@@ -38,14 +38,6 @@ Network = Annotated[
 Schemes = Annotated[
     str,
     typer.Option(help=f"Any of {', '.join(SCHEMES)}, or your own package.module:Class; commas."),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        help="Runs side by side, one thread each.",
-        show_default="one per core",
-        rich_help_panel=TRAINING,
-    ),
 ]
 Resume = Annotated[
     bool,

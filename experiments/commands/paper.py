@@ -9,7 +9,6 @@ import typer
 
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.paper.settings import SCALES
-from loss_balance.experiments.runs.progress import workers_for
 from loss_balance.experiments.studies.options import Options
 
 app = typer.Typer(
@@ -66,7 +65,6 @@ def _redo(name: str, summary: str) -> None:
         networks: Networks = None,
         data: DataSets = None,
         beyond: Beyond = False,
-        jobs: opts.Jobs = None,
         resume: Resume = False,  # noqa: ARG001 (for the same habit in all commands)
         out: Out = Path("runs/paper"),
     ) -> None:
@@ -79,7 +77,7 @@ def _redo(name: str, summary: str) -> None:
             data=None if data is None else opts.names(data),
             beyond=beyond,
         )
-        if not redo(name, request, out, workers_for(jobs)):
+        if not redo(name, request, out):
             raise typer.Exit(130)
 
     command.__doc__ = summary

@@ -25,7 +25,7 @@ from loss_balance.experiments.training.schemes import OPT, SCHEMES
 
 
 @opts.shows()
-@opts.takes_options(without=["seeds", "sweep"])
+@opts.takes_options(without=["seeds", "sweep", "jobs"])
 def train(
     options: Options,
     network: opts.Network = "resann-3-8",
@@ -55,13 +55,14 @@ def train(
         check_range("seed", seed, 0)
     except ValueError as error:
         raise UserError(str(error)) from error
+    place = options.place()
     check(options, network, (scheme,))
     data = options.load()
     folder = out.absolute()
     run = _run(plan(options, network, (scheme,), data), seed, folder.name)
     images = {run.source: len(data.y_train)}
     with output_folder(folder, run.config(), RUN_FILES, resume=resume, overwrite=overwrite):
-        if train_or_tell([run], folder.parent, 1, images, folder, options.logs()) is None:
+        if train_or_tell([run], folder.parent, place, images, folder, options.logs()) is None:
             raise typer.Exit(130)
     show(read(folder))
 

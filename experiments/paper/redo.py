@@ -60,7 +60,7 @@ STUDIES = {
 }
 
 
-def redo(name: str, request: Request, out: Path, jobs: int) -> bool:
+def redo(name: str, request: Request, out: Path) -> bool:
     """Trains what no command has trained yet, shows and writes; False if Ctrl-C ended it.
 
     The runs are kept in `out / "runs"`, for all figures and tables.
@@ -68,7 +68,7 @@ def redo(name: str, request: Request, out: Path, jobs: int) -> bool:
     Raises:
         UserError: an option or a file is not as it must be.
     """
-    study = STUDIES[name]
+    study, place = STUDIES[name], request.options.place()
     if study.validation:
         request = replace(request, options=replace(request.options, validation=True))
     if request.beyond and not study.beyond:
@@ -77,7 +77,7 @@ def redo(name: str, request: Request, out: Path, jobs: int) -> bool:
     comparisons = prepare(name, request, schemes)
     images = {comparison.source: comparison.images for comparison in comparisons}
     try:
-        runs = Pool(out / "runs").train(study.runs(comparisons), jobs, images)
+        runs = Pool(out / "runs").train(study.runs(comparisons), place, images)
     except KeyboardInterrupt:
         console.say(f"Interrupted. {out} has all that is needed: the same command goes on.")
         return False

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.execution import Epoch, Watch
+from loss_balance.experiments.runs.watching import Epoch, Watch
 from loss_balance.experiments.training.loop import Record, Run
 
 PER_EXIT = ("train_loss", "test_loss", "test_error", "loss_weight")

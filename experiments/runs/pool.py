@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs import trained
+from loss_balance.experiments.runs.places import Place
 from loss_balance.experiments.runs.progress import Images, execute_and_show, work
 from loss_balance.experiments.runs.trained import Trained
 from loss_balance.experiments.terminal import console
@@ -30,12 +31,12 @@ class Pool:
 
     folder: Path
 
-    def train(self, runs: Iterable[Run], jobs: int, images: Images) -> TrainedRuns:
+    def train(self, runs: Iterable[Run], place: Place, images: Images) -> TrainedRuns:
         """All `runs`, of which only those are trained that no command has finished before.
 
         Args:
             runs: in any order, with any names, also the same one twice.
-            jobs: how many at a time.
+            place: where they are trained.
             images: how many there are in the training split of each source.
 
         Raises:
@@ -48,7 +49,7 @@ class Pool:
         console.say(f"{len(set(named.values()))} runs, {len(missing)} of them to train.")
         if missing:
             longest_first = sorted(missing, key=lambda run: (-work(run, images), run.name))
-            execute_and_show(longest_first, self.folder, jobs, images)
+            execute_and_show(longest_first, self.folder, place, images)
         return {run: trained.read(self.folder / found.name) for run, found in named.items()}
 
     def _known(self) -> dict[str, str]:

@@ -18,20 +18,14 @@ from rich.progress import (
 )
 
 from loss_balance.experiments.data.sources import Source
-from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.execution import Epoch, Results, Step, Watch, cores, execute
+from loss_balance.experiments.runs.execution import Results, execute
 from loss_balance.experiments.runs.logs import log_of
+from loss_balance.experiments.runs.places import Place
+from loss_balance.experiments.runs.watching import Epoch, Step, Watch
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.loop import Run
 
 Images = Mapping[Source, int]  # how many there are in the training split of each source
-
-
-def workers_for(jobs: int | None) -> int:
-    """How many runs go side by side, by default one per core; UserError for less than one."""
-    if jobs is not None and jobs < 1:
-        raise UserError(f"jobs must be a whole number of at least 1, got {jobs}")
-    return cores() if jobs is None else jobs
 
 
 def work(run: Run, images: Images) -> int:
@@ -40,24 +34,23 @@ def work(run: Run, images: Images) -> int:
 
 
 def execute_and_show(
-    runs: Sequence[Run], folder: Path, jobs: int, images: Images, logs: Sequence[str] = ()
+    runs: Sequence[Run], folder: Path, place: Place, images: Images, logs: Sequence[str] = ()
 ) -> Results:
     """`execution.execute`, shown on the console as it can show it.
 
     Args:
         runs: what to train.
         folder: each trains in `folder / run.name`.
-        jobs: how many at a time.
+        place: where they are trained.
         images: how many there are to train on.
         logs: what else writes of each epoch, of `logs.LOGS`.
     """
     watches = [log_of(name, runs, folder) for name in logs]
-    workers = min(jobs, len(runs))
     if not console.progress:
-        return execute(runs, folder, workers, watches)
+        return execute(runs, folder, place, watches)
     share = Share(runs, images)
     if not console.is_terminal:
-        return execute(runs, folder, workers, [*watches, Lines(share)])
+        return execute(runs, folder, place, [*watches, Lines(share)])
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -67,20 +60,20 @@ def execute_and_show(
         TimeRemainingColumn(),
         console=console,
     ) as progress:
-        return execute(runs, folder, workers, [*watches, Bars(progress, share)])
+        return execute(runs, folder, place, [*watches, Bars(progress, share)])
 
 
 def train_or_tell(
     runs: Sequence[Run],
     folder: Path,
-    workers: int,
+    place: Place,
     images: Images,
     out: Path,
     logs: Sequence[str] = (),
 ) -> Results | None:
     """`execute_and_show`; after Ctrl-C None, and on the console how `out` is continued."""
     try:
-        return execute_and_show(runs, folder, workers, images, logs)
+        return execute_and_show(runs, folder, place, images, logs)
     except KeyboardInterrupt:
         console.say(
             f"Interrupted. {out} has all that is needed to go on: the same command with "

@@ -17,9 +17,9 @@ from loss_balance.experiments.data import preparation
 from loss_balance.experiments.data.preparation import Preparation
 from loss_balance.experiments.data.sources import Dataset, Source
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.execution import use_one_thread
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine, check_installed
+from loss_balance.experiments.training.learners.by_framework import use_one_thread
 from loss_balance.experiments.training.reading import (
     intact,
     read_config,

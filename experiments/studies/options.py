@@ -18,12 +18,14 @@ from loss_balance.experiments.data.pictures import broken
 from loss_balance.experiments.data.sources import NAMES, Dataset, Source
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.logs import LOGS, check_logs
+from loss_balance.experiments.runs.places import Place, place_of
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, choose_engine
 from loss_balance.experiments.training.recipes import RECIPES
 from loss_balance.schemes.adaloss import AdaLoss
 
 TRAINING, ADALOSS, GUIDANCE, STUDY = "Training", "AdaLoss", "Guidance", "Study"  # in the help
+MACHINES = "Machines"
 
 
 def _option(default: Any, text: str, panel: str | None = None, **shown: Any) -> Any:
@@ -105,6 +107,20 @@ class Options:
         0, "Test after every so many epochs, 0 at the end alone; keeps best.npz too.", STUDY
     )
     log: str = _option("", f"Also write each epoch to {', '.join(LOGS)}; with commas.", STUDY)
+
+    jobs: int | None = _option(
+        None, "Runs side by side, one thread each.", MACHINES, show_default="one per core"
+    )
+    cluster: str | None = _option(
+        None,
+        "Train by Dask: tcp://HOST:PORT, a scheduler's file, or local[:WORKERS].",
+        MACHINES,
+        show_default=False,
+    )
+
+    def place(self) -> Place:
+        """Where the runs are trained; UserError if that is no place."""
+        return place_of(self.jobs, self.cluster)
 
     def engine(self) -> Engine:
         """What the runs compute in; UserError if a name is unknown or it is not installed."""

@@ -21,7 +21,7 @@ from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.environment import environment
 from loss_balance.experiments.training.identity import identity
-from loss_balance.experiments.training.learner import Learner
+from loss_balance.experiments.training.learners.interface import Learner
 from loss_balance.experiments.training.reading import METRICS, read_result
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.run_folder import (

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.training.identity import essence
-from loss_balance.experiments.training.learner import Learner
+from loss_balance.experiments.training.learners.interface import Learner
 from loss_balance.experiments.training.reading import DAMAGED, intact, read_json, read_metrics
 from loss_balance.experiments.training.schemes import modern
 from loss_balance.reference_models.description.weights import load as read_npz

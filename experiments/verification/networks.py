@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loss_balance.experiments.data.sources import Source
-from loss_balance.experiments.runs import execution
 from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.learners import by_framework
 from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.recipes import Recipe
@@ -182,7 +182,7 @@ def _epoch(framework: str) -> dict[str, NDArray[Any]]:
             engine=Engine(framework),
             coupling=SCHEMES[name].coupling,
         )
-        learner = execution.learner(run, data)
+        learner = by_framework.learner(run, data)
         batches = feed.training(data, RECIPE, seed=0, epoch=0)
         losses = learner.train_epoch(batches, RECIPE.rate(0), lambda *_: None)
         found[f"learner's epoch/losses of {name}/0/all"] = losses

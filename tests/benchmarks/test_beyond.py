@@ -21,7 +21,7 @@ from benchmarks.beyond.report import table
 from benchmarks.beyond.runs import Job
 from benchmarks.beyond.variants import MAIN, VARIANTS
 from loss_balance import AdaLoss
-from loss_balance.experiments.runs.execution import learner
+from loss_balance.experiments.training.learners.by_framework import learner
 from loss_balance.experiments.training.schemes import OPT, SCHEMES
 from loss_balance.reference_models import families
 

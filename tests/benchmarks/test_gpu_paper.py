@@ -16,7 +16,7 @@ from support.gpu_tools import ROOT, checkout_python
 
 from loss_balance.experiments.data.sources import Source
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.execution import Step
+from loss_balance.experiments.runs.watching import Step
 from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.run_folder import claim

@@ -23,7 +23,7 @@ from support.networks.contract import random_batch, random_weights
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from loss_balance.backends.torch import Balancer
-from loss_balance.experiments.runs.execution import learner
+from loss_balance.experiments.training.learners.by_framework import learner
 from loss_balance.experiments.verification.small_networks import CHAINS, SPARSE
 from loss_balance.reference_models.torch import (
     AnytimeNet,

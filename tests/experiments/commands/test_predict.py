@@ -22,9 +22,9 @@ from loss_balance.experiments.commands.predict import seconds
 from loss_balance.experiments.data.preparation import Preparation, preparation_for, read
 from loss_balance.experiments.data.sources import Source, load
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.training.learners.torch import TorchLearner
 from loss_balance.experiments.training.loop import Run, train
 from loss_balance.experiments.training.recipes import Recipe
-from loss_balance.experiments.training.torch import TorchLearner
 from loss_balance.reference_models import families
 from loss_balance.reference_models.description import weights
 from loss_balance.reference_models.torch import AnytimeNet

@@ -14,8 +14,8 @@ from support.experiments.learners import LearnerContract, batches, ignore
 from support.experiments.run_contract import RunContract
 
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.training import jax as jax_learner
-from loss_balance.experiments.training import jax_step
+from loss_balance.experiments.training.learners import jax as jax_learner
+from loss_balance.experiments.training.learners import jax_step
 from loss_balance.experiments.training.engine import Engine
 
 
@@ -56,7 +56,7 @@ def test_a_step_writes_into_the_buffers_it_was_given():
 def test_a_process_keeps_to_one_thread():
     code = """
 import os
-from loss_balance.experiments.training import jax as jax_learner
+from loss_balance.experiments.training.learners import jax as jax_learner
 {}
 import jax.numpy as jnp
 (jnp.ones((256, 256)) @ jnp.ones((256, 256))).block_until_ready()

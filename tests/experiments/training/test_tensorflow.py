@@ -21,11 +21,11 @@ from support.experiments.run_contract import RunContract
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training.engine import Engine
-from loss_balance.experiments.training.keras import TensorFlowLearner, exit_losses
+from loss_balance.experiments.training.learners.keras import TensorFlowLearner, exit_losses
 
 WORKER = """
 from support.experiments.learners import DATA, batches, ignore, make
-from loss_balance.experiments.runs.execution import learner
+from loss_balance.experiments.training.learners.by_framework import learner
 
 learner(make("tensorflow"), DATA).train_epoch(batches(1), 0.1, ignore)
 """

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from support.experiments.learners import LearnerContract
 from support.experiments.run_contract import RunContract
 
-from loss_balance.experiments.training.torch import exit_losses
+from loss_balance.experiments.training.learners.torch import exit_losses
 
 
 @pytest.fixture(autouse=True)

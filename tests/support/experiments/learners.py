@@ -17,9 +17,9 @@ from support.networks.numpy_network import Oracle as Network
 from loss_balance import AdaLoss, Constant, GradientNorm, Static
 from loss_balance.experiments.data import augment
 from loss_balance.experiments.data.sources import Source, load
-from loss_balance.experiments.runs.execution import learner
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine
+from loss_balance.experiments.training.learners.by_framework import learner
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.schemes import Coupling

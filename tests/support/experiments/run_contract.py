@@ -23,7 +23,7 @@ from support.experiments.standardising import standardise
 from support.networks.numpy_network import Oracle as Network
 
 from loss_balance.experiments.errors import Interruption, UserError
-from loss_balance.experiments.runs.execution import learner
+from loss_balance.experiments.training.learners.by_framework import learner
 from loss_balance.experiments.training.loop import train
 from loss_balance.experiments.training.reading import read_metrics
 from loss_balance.reference_models.description import weights

@@ -24,7 +24,7 @@ from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.data.sources import Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training import feed
-from loss_balance.experiments.training.learner import prefixed, under
+from loss_balance.experiments.training.learners.interface import prefixed, under
 from loss_balance.experiments.training.loop import Run
 from loss_balance.reference_models.torch import AnytimeNet
 from loss_balance.reference_models.torch.net import Fork

@@ -1,0 +1,7 @@
+"""`python -m loss_balance` is the `loss-balance` command."""
+
+from __future__ import annotations
+
+from loss_balance.experiments.cli import main
+
+main()
