@@ -17,7 +17,8 @@ from typer.core import TyperGroup
 
 import loss_balance
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.terminal import accept_any_name, complaints
+from loss_balance.experiments.runs import processes
+from loss_balance.experiments.terminal import accept_any_name, complaints, console
 
 COMMANDS = {  # and what --help says of them, the first line of each
     "compare": "Train one network with several weight schemes and show each exit against OPT.",
@@ -71,6 +72,7 @@ def main() -> None:
     or SIGTERM, and 70 a bug of ours, with its traceback.
     """
     accept_any_name()
+    console.quiet = processes.rank() > 0  # the first of several processes speaks for all
     try:
         signal.signal(signal.SIGTERM, _interrupt)  # how SLURM and others end a job
         status = app(standalone_mode=False)

@@ -53,7 +53,7 @@ class Terminal(Console):
 
     def found(self, value: Any) -> None:
         """What a command found: printed if JSON is wanted, when its tables went elsewhere."""
-        if self.json:
+        if self.json and not self.quiet:
             sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
     @contextlib.contextmanager

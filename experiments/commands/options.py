@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.runs import processes
 from loss_balance.experiments.studies.options import STUDY, Options
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.reading import intact
@@ -96,12 +97,13 @@ def _signed(
 
 
 def takes_options(
-    *, without: Collection[str] = (), **changed: dict[str, Any]
+    *, without: Collection[str] = (), joins: bool = True, **changed: dict[str, Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator: the parameter `options` of a command becomes an option per field of `Options`.
 
     Args:
         without: fields that the command does not have; they keep their defaults.
+        joins: whether several processes of it, as torchrun starts them, share its runs.
         changed: for a field, what this command says otherwise: `default`, `help`, `show_default`.
     """
     chosen = [f for f in fields(Options) if f.name not in without]
@@ -116,6 +118,7 @@ def takes_options(
 
         @functools.wraps(command)
         def with_options(**given: Any) -> None:
+            processes.check_started(joins=joins)
             del given["config"]  # its values are in the others
             options = Options(**{f.name: given.pop(f.name) for f in chosen})
             command(options=options, **given)

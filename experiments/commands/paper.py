@@ -58,7 +58,7 @@ def _redo(name: str, summary: str) -> None:
     """Adds the command; its options are the same for all of them."""
 
     @opts.shows()
-    @opts.takes_options(without=["data", "sweep", "log"], final_weight=FINAL_WEIGHT)
+    @opts.takes_options(without=["data", "sweep", "log"], joins=False, final_weight=FINAL_WEIGHT)
     def command(
         options: Options,
         scale: Scale = "small",

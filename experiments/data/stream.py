@@ -35,7 +35,12 @@ Batch = tuple[NDArray[np.uint8], Labels]  # (B, SIDE, SIDE, 3) and (B,)
 
 
 def training(
-    data: Dataset, order: NDArray[np.int64], seed: int, epoch: int, workers: int
+    data: Dataset,
+    order: NDArray[np.int64],
+    seed: int,
+    epoch: int,
+    workers: int,
+    part: slice = slice(None),
 ) -> Iterator[Batch]:
     """The augmented batches of one epoch, in 8 bits: `augment.standardised` follows on the device.
 
@@ -45,19 +50,27 @@ def training(
         seed: of the run.
         epoch: counted from 0.
         workers: processes that read ahead; 0 reads in this one.
+        part: which rows of each batch; each becomes what it is in the whole one.
 
     Raises:
         UserError: a file is not an image, or is gone.
     """
-    return _batches(_Training(_root(data), data.x_train, data.y_train, order, seed, epoch), workers)
+    places = np.arange(order.size).reshape(order.shape)[:, part]
+    split = _root(data), data.x_train, data.y_train, order[:, part]
+    return _batches(_Training(*split, seed, epoch, places), workers)
 
 
 def evaluation(
-    data: Dataset, x: Images, y: Labels, batch_size: int, workers: int
+    data: Dataset,
+    x: Images,
+    y: Labels,
+    batch_size: int,
+    workers: int,
+    part: slice = slice(None),
 ) -> Iterator[Batch]:
     """All images of a split in order, scaled to 256 and cropped in the centre; as `training`."""
     starts = range(0, len(y), batch_size)
-    order = [np.arange(start, min(start + batch_size, len(y))) for start in starts]
+    order = [np.arange(start, min(start + batch_size, len(y)))[part] for start in starts]
     return _batches(_Evaluation(_root(data), x, y, order), workers)
 
 
@@ -132,8 +145,10 @@ class _Evaluation:
 
     def __getitem__(self, step: int) -> Batch:
         chosen = self.order[step]
-        images = [self._image(name, step, k) for k, name in enumerate(self.names[chosen])]
-        return np.stack([np.asarray(image) for image in images]), self.labels[chosen]
+        images = np.empty((len(chosen), SIDE, SIDE, 3), np.uint8)
+        for place, name in enumerate(self.names[chosen]):
+            images[place] = self._image(name, step, place)
+        return images, self.labels[chosen]
 
     def _image(self, name: bytes, step: int, place: int) -> Image.Image:
         image = pictures.read(self.root / os.fsdecode(name), "RGB")
@@ -149,9 +164,10 @@ class _Training(_Evaluation):
 
     seed: int
     epoch: int
+    places: NDArray[np.int64]  # of each image in the epoch
 
     def _crop(self, image: Image.Image, step: int, place: int) -> Image.Image:
-        position = step * len(self.order[0]) + place
+        position = int(self.places[step, place])
         return crop_training(image, generator(self.seed, self.epoch, 5, position))
 
 

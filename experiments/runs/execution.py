@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from loss_balance.experiments.runs import processes
 from loss_balance.experiments.runs.local import train_here
 from loss_balance.experiments.runs.places import Cluster, Place
 from loss_balance.experiments.runs.watching import Report, Watch
@@ -26,6 +27,10 @@ def execute(runs: Sequence[Run], folder: Path, place: Place, watches: Sequence[W
         for watch in watches:
             watch.tell(report)
 
+    if processes.joined() > 1:
+        from loss_balance.experiments.runs.joined import train_joined  # signals are its own
+
+        return train_joined(runs, folder.absolute(), tell)
     if isinstance(place, Cluster):
         from loss_balance.experiments.runs.cluster import train_there  # Dask is not for everyone
 

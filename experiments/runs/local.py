@@ -18,7 +18,7 @@ from typing import Any
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.watching import Done, Report, Tell
-from loss_balance.experiments.runs.working import train_run
+from loss_balance.experiments.runs.worker import train_run
 from loss_balance.experiments.training.loop import Run
 
 _channel: tuple[Queue[Report], StopEvent] | None = None  # a worker's line to its parent

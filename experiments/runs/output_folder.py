@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.runs import processes
 from loss_balance.experiments.training.reading import intact, read_json
 from loss_balance.experiments.training.run_folder import write_json
 from loss_balance.experiments.training.schemes import modern
@@ -43,6 +44,9 @@ def output_folder(
         UserError: the folder holds something else, or something and neither flag says what to do,
             or another command is training in it. Nothing is changed then.
     """
+    if processes.rank() > 0:  # the first process does it for all
+        yield
+        return
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: choose one")
     _check_ours(folder)

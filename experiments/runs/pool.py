@@ -82,6 +82,8 @@ def folder_name(run: Run) -> str:
     scheme = {k: v for k, v in config["scheme"].items() if k not in defaults or v != defaults[k]}
     if run.coupling == Coupling():
         del config["coupling"]
+    if run.engine.batch_norm == "global":
+        del config["engine"]["batch_norm"]
     described = json.dumps({**config, "scheme": scheme}, sort_keys=True)
     digest = hashlib.sha256(described.encode()).hexdigest()[:12]
     return (

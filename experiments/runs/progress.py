@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 
 from loss_balance.experiments.data.sources import Source
+from loss_balance.experiments.runs import processes
 from loss_balance.experiments.runs.execution import Results, execute
 from loss_balance.experiments.runs.logs import log_of
 from loss_balance.experiments.runs.places import Place
@@ -71,9 +73,15 @@ def train_or_tell(
     out: Path,
     logs: Sequence[str] = (),
 ) -> Results | None:
-    """`execute_and_show`; after Ctrl-C None, and on the console how `out` is continued."""
+    """`execute_and_show`; after Ctrl-C None, and on the console how `out` is continued.
+
+    Of several processes of one command all but the first end here: it shows what they found.
+    """
     try:
-        return execute_and_show(runs, folder, place, images, logs)
+        results = execute_and_show(runs, folder, place, images, logs)
+        if processes.rank() > 0:
+            sys.exit(0)
+        return results
     except KeyboardInterrupt:
         console.say(
             f"Interrupted. {out} has all that is needed to go on: the same command with "

@@ -1,4 +1,4 @@
-"""What a worker does with a run, wherever the worker is."""
+"""What one process does for a run: `ranks` and `execution` start it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from typing import Any
 from loss_balance.experiments.data.sources import Dataset, Source
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.watching import Epoch, Step, Tell
+from loss_balance.experiments.training.crew import Crew
 from loss_balance.experiments.training.learners.by_framework import learner
 from loss_balance.experiments.training.loop import Record, Run, train
-from loss_balance.experiments.training.run_folder import alone
 
 
-def train_run(run: Run, folder: Path, tell: Tell, stopped: Callable[[], bool]) -> dict[str, Any]:
+def train_as(
+    crew: Crew, run: Run, folder: Path, tell: Tell, stopped: Callable[[], bool]
+) -> dict[str, Any]:
     """Trains the run in its folder, from its last checkpoint on; the result of `training.train`.
 
     Args:
+        crew: whose part this process does.
         run: what to train.
-        folder: absolute; no two workers are in it at a time.
+        folder: absolute; only this crew is in it.
         tell: gets a Step every few steps and an Epoch after each.
         stopped: asked as often; true ends the run at its last checkpoint.
 
@@ -37,11 +40,10 @@ def train_run(run: Run, folder: Path, tell: Tell, stopped: Callable[[], bool]) -
     def on_epoch(record: Record) -> None:
         tell(Epoch(run.name, record))
 
-    with alone(folder, stopped):
-        data = _load(run.source)
-        _check(run, data)
-        made = learner(run, data)
-        return train(run, made, data, folder, progress, _readers(data), on_epoch)
+    data = _load(run.source)
+    _check(run, data)
+    made = learner(run, data, crew)
+    return train(run, made, data, folder, progress, _readers(data, crew), on_epoch)
 
 
 @lru_cache(maxsize=1)
@@ -64,6 +66,6 @@ def _fingerprint(source: Source) -> str:
     return _load(source).fingerprint()
 
 
-def _readers(data: Dataset) -> int:
+def _readers(data: Dataset, crew: Crew) -> int:
     """Processes that read a streamed set, which is trained alone on its machine."""
-    return max(1, (os.cpu_count() or 1) - 1) if data.streamed else 0
+    return max(1, ((os.cpu_count() or 1) - 1) // crew.size) if data.streamed else 0

@@ -17,10 +17,11 @@ from loss_balance.experiments.data.augment import AUGMENTATIONS
 from loss_balance.experiments.data.pictures import broken
 from loss_balance.experiments.data.sources import NAMES, Dataset, Source
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.runs import processes
 from loss_balance.experiments.runs.logs import LOGS, check_logs
 from loss_balance.experiments.runs.places import Place, place_of
 from loss_balance.experiments.terminal import console
-from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, choose_engine
+from loss_balance.experiments.training.engine import FRAMEWORKS, STRATEGIES, Engine, choose_engine
 from loss_balance.experiments.training.recipes import RECIPES
 from loss_balance.schemes.adaloss import AdaLoss
 
@@ -118,13 +119,29 @@ class Options:
         show_default=False,
     )
 
+    devices: int = _option(1, "How many share each batch, in one run.", MACHINES)
+    strategy: str = _option(
+        "ddp", f"Of torch on several devices: {', '.join(STRATEGIES)}.", MACHINES
+    )
+    batch_norm: str = _option(
+        "global", "Over several devices: over the whole batch, or local.", MACHINES
+    )
+
     def place(self) -> Place:
         """Where the runs are trained; UserError if that is no place."""
-        return place_of(self.jobs, self.cluster)
+        return place_of(self.jobs, self.cluster, self.devices)
 
     def engine(self) -> Engine:
         """What the runs compute in; UserError if a name is unknown or it is not installed."""
-        return choose_engine(self.framework, self.device, self.precision, self.compiled)
+        return choose_engine(
+            self.framework,
+            self.device,
+            self.precision,
+            self.compiled,
+            devices=processes.devices(self.devices, self.framework),
+            strategy=self.strategy,
+            batch_norm=self.batch_norm,
+        )
 
     def source(self) -> Source:
         """Where the images come from."""

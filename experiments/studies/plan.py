@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from loss_balance.checks import check_count, check_range
@@ -29,6 +29,7 @@ def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset
         changed = named(schemes, common, sweeps(options.sweep or ()))
         spec = network_of(network, data.num_classes, data.input_shape)
         check_memory(spec)
+        _check_divides(options.engine().devices, min(recipe.batch_size, len(data.y_train)))
         return Comparison(
             spec=spec,
             recipe=set_recipe(recipe, common),
@@ -45,6 +46,11 @@ def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _check_divides(devices: int, batch: int) -> None:
+    if batch % devices:
+        raise ValueError(f"--devices must divide the batch of {batch} images, got {devices}")
 
 
 def recipe_of(options: Options) -> Recipe:
@@ -78,7 +84,7 @@ def check(options: Options, network: str, schemes: tuple[str, ...]) -> None:
 
 def config_of(options: Options, comparison: Comparison, **more: Any) -> dict[str, Any]:
     """What `config.json` of a command keeps: equal ones train the same runs."""
-    computing, source = asdict(comparison.engine), comparison.source.config()
+    computing, source = comparison.engine.config(), comparison.source.config()
     recipe, adaloss = comparison.recipe, comparison.adaloss
     return {
         "framework": computing.pop("framework"),

@@ -16,6 +16,7 @@ from loss_balance.experiments.data.augment import Augmentation, Draws, draws
 from loss_balance.experiments.data.dataset import Dataset, Images, Labels
 from loss_balance.experiments.training.recipes import Recipe, epoch_order
 
+ALL = slice(None)
 PIXELS = 2**24  # of an evaluation batch, at most; 500 images of CIFAR's size are 2**19
 
 
@@ -34,7 +35,12 @@ def resident(data: Dataset) -> bool:
 
 
 def training(
-    data: Dataset, recipe: Recipe, seed: int, epoch: int, workers: int = 0
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    workers: int = 0,
+    part: slice = ALL,
 ) -> Iterator[Batch]:
     """The batches of an epoch; a function of the arguments alone, whatever was trained before.
 
@@ -44,32 +50,34 @@ def training(
         seed: of the run.
         epoch: counted from 0.
         workers: processes that read streamed images.
+        part: which rows of each batch.
     """
     order = epoch_order(seed, epoch, len(data.y_train), recipe)
     size = order.shape[1]
     if data.streamed:
         from loss_balance.experiments.data import stream  # its loader is not for everyone
 
-        still, index = draws(Augmentation(), seed, epoch, size), np.arange(size, dtype=np.int32)
-        for images, labels in stream.training(data, order, seed, epoch, workers):
+        mine = len(range(size)[part])
+        still, index = draws(Augmentation(), seed, epoch, mine), np.arange(mine, dtype=np.int32)
+        for images, labels in stream.training(data, order, seed, epoch, workers, part):
             yield Batch(index, still, images, labels)
         return
     drawn = draws(data.augmentation, seed, epoch, order.size)
     for step, index in enumerate(order.astype(np.int32)):
         rows = slice(step * size, (step + 1) * size)
-        yield Batch(index, Draws(*(values[rows] for values in drawn)))
+        yield Batch(index[part], Draws(*(values[rows][part] for values in drawn)))
 
 
 def evaluation(
-    data: Dataset, x: Images, y: Labels, workers: int = 0
+    data: Dataset, x: Images, y: Labels, workers: int = 0, part: slice = ALL
 ) -> Iterator[tuple[Images, Labels]]:
-    """All images of a split in order, as published, with their labels."""
+    """All images of a split in order, as published, with their labels; of each batch a part."""
     size = max(1, min(500, PIXELS // (data.input_shape[0] * data.input_shape[1])))
     if data.streamed:
         from loss_balance.experiments.data import stream  # its loader is not for everyone
 
-        yield from stream.evaluation(data, x, y, size, workers)
+        yield from stream.evaluation(data, x, y, size, workers, part)
         return
     for start in range(0, len(y), size):
-        part = slice(start, start + size)
-        yield x[part], y[part]
+        batch = slice(start, start + size)
+        yield x[batch][part], y[batch][part]

@@ -18,6 +18,7 @@ from loss_balance.experiments.data.preparation import preparation_for
 from loss_balance.experiments.data.sources import Dataset, Source
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.crew import part_of
 from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.environment import environment
 from loss_balance.experiments.training.identity import identity
@@ -76,7 +77,7 @@ class Run:
             "seed": self.seed,
             "data": self.source.config(),
             "fingerprint": self.fingerprint,
-            "engine": asdict(self.engine),
+            "engine": self.engine.config(),
         }
 
 
@@ -93,26 +94,31 @@ def train(
 
     The result: `train_loss`, `test_loss` and `test_error` per exit, of the finished network in
     evaluation mode over the whole split. `workers` processes read streamed images. `on_epoch` gets
-    the line of metrics.jsonl.
+    the line of metrics.jsonl. Of a crew all processes call this; the first one writes.
 
     Raises:
         Interruption: `progress` returned False.
         UserError: the loss stopped being finite, the disk is full, or the folder holds another run
             or no checkpoint that can be read. What was reached before stays.
     """
+    crew, part = learner.crew, part_of(learner.crew)
     result_file = folder / "result.json"
-    claim(folder, run.config())
+    leads = crew.rank == 0
+    if leads:
+        claim(folder, run.config())
+    crew.wait()
     if result_file.exists():
         return dict(read_result(folder, len(run.spec.exits)))
-    first = restore(folder, learner)
-    note_environment(folder, environment(run.engine))
+    first = restore(folder, learner, mends=leads)
+    if leads:
+        note_environment(folder, environment(run.engine))
     for epoch in range(first, run.recipe.epochs):
 
         def on_step(step: int, loss: float, epoch: int = epoch) -> None:
-            if not progress(epoch, step, loss):
+            if not crew.all(progress(epoch, step, loss)):
                 raise Interruption
 
-        batches = feed.training(data, run.recipe, run.seed, epoch, workers)
+        batches = feed.training(data, run.recipe, run.seed, epoch, workers, part)
         began = time.perf_counter()
         losses = learner.train_epoch(batches, run.recipe.rate(epoch), on_step)
         seconds = time.perf_counter() - began
@@ -132,22 +138,30 @@ def train(
         }
         if run.evaluate_every and (epoch + 1) % run.evaluate_every == 0:
             record |= _tested(learner, data, workers)
-        save_epoch(folder, record, learner)
-        on_epoch(record)
+        crew.check_equal("loss weights", record["loss_weight"])
+        state = learner.state()
+        if leads:
+            save_epoch(folder, record, state)
+            on_epoch(record)
     return _finish(learner, data, folder, workers)
 
 
 def _tested(learner: Learner, data: Dataset, workers: int) -> Record:
-    loss, error = learner.evaluate(feed.evaluation(data, data.x_test, data.y_test, workers))
+    part = part_of(learner.crew)
+    split = feed.evaluation(data, data.x_test, data.y_test, workers, part)
+    loss, error = learner.evaluate(split)
     return {"test_loss": loss.tolist(), "test_error": error.tolist()}
 
 
 def _finish(learner: Learner, data: Dataset, folder: Path, workers: int) -> dict[str, Any]:
-    split = feed.evaluation(data, data.x_train, data.y_train, workers)
+    part = part_of(learner.crew)
+    split = feed.evaluation(data, data.x_train, data.y_train, workers, part)
     train_loss, _ = learner.evaluate(split)
     measured = {"train_loss": train_loss.tolist(), **_tested(learner, data, workers)}
     result = {name: measured[name] for name in METRICS}
-    write_arrays(folder / "statistics.npz", preparation_for(data).arrays())
-    write_arrays(folder / "weights.npz", learner.weights())
-    write_json(folder / "result.json", result)
+    weights = learner.weights()
+    if learner.crew.rank == 0:
+        write_arrays(folder / "statistics.npz", preparation_for(data).arrays())
+        write_arrays(folder / "weights.npz", weights)
+        write_json(folder / "result.json", result)
     return result

@@ -119,7 +119,7 @@ def note_environment(folder: Path, now: dict[str, Any]) -> None:
         write_json(file, [*before, now])
 
 
-def save_epoch(folder: Path, record: dict[str, Any], learner: Learner) -> None:
+def save_epoch(folder: Path, record: dict[str, Any], state: Arrays) -> None:
     """The line first, the checkpoint last: what the checkpoint counts is surely there."""
     metrics = folder / "metrics.jsonl"
     best = "test_error" in record and sum(record["test_error"]) < _least_error(folder)
@@ -128,7 +128,7 @@ def save_epoch(folder: Path, record: dict[str, Any], learner: Learner) -> None:
     file = folder / "checkpoint.npz"
     if file.exists():
         _keep(file, folder / "previous.npz")
-    write_arrays(file, {"epochs": np.array(record["epoch"]), **learner.state()})
+    write_arrays(file, {"epochs": np.array(record["epoch"]), **state})
     if best:
         _keep(file, folder / "best.npz")
 
@@ -150,10 +150,10 @@ def _keep(file: Path, other: Path) -> None:
         shutil.copyfile(file, other)
 
 
-def restore(folder: Path, learner: Learner) -> int:
+def restore(folder: Path, learner: Learner, *, mends: bool = True) -> int:
     """Loads the last checkpoint, drops what came after it, and returns the epochs it counts.
 
-    If it is damaged, the one before it.
+    If it is damaged, the one before it. Without `mends` nothing is dropped.
     """
     files = [folder / name for name in ("checkpoint.npz", "previous.npz")]
     found = [file for file in files if file.exists()]
@@ -166,13 +166,15 @@ def restore(folder: Path, learner: Learner) -> int:
         except (OSError, *DAMAGED) as error:
             problems.append(f"{file} cannot be read ({error})")
         else:
-            if problems:
+            if problems and mends:
                 print(f"{problems[0]}: going on from epoch {epochs}", file=sys.stderr)  # noqa: T201
-            _truncate(folder / "metrics.jsonl", epochs)
+            if mends:
+                _truncate(folder / "metrics.jsonl", epochs)
             return epochs
     if problems:
         raise UserError(f"{'; '.join(problems)}: start anew with --overwrite")
-    _truncate(folder / "metrics.jsonl", 0)
+    if mends:
+        _truncate(folder / "metrics.jsonl", 0)
     return 0
 
 

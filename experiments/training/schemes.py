@@ -125,7 +125,7 @@ def modern(config: dict[str, Any]) -> dict[str, Any]:
     if "backend" in config:
         config = {"framework" if k == "backend" else k: v for k, v in config.items()}
     if "schemes" in config:  # of a comparison
-        config = {"guidance": STRENGTH, "set": [], "sweep": [], **config}
+        config = {"guidance": STRENGTH, "set": [], "sweep": [], "batch_norm": "global", **config}
         if isinstance(config.get("seeds"), int):  # seeds were counted, not named
             config = {**config, "seeds": list(range(config["seeds"]))}
     if "scheme" not in config:
@@ -134,6 +134,8 @@ def modern(config: dict[str, Any]) -> dict[str, Any]:
     scheme = config_of_text(scheme) if isinstance(scheme, str) else scheme
     if "spec" in config:  # of a run
         config = {"coupling": asdict(Coupling()), **config}
+        if isinstance(config.get("engine"), dict):
+            config["engine"] = {"batch_norm": "global", **config["engine"]}
     with contextlib.suppress(ValueError):  # a class of the user's own that is not imported here
         scheme = scheme_config(scheme_from_config(scheme))
     return {**config, "scheme": scheme}

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from loss_balance.experiments.data.sources import Source
 from loss_balance.experiments.training import feed
-from loss_balance.experiments.training.learners import by_framework
 from loss_balance.experiments.training.engine import Engine
+from loss_balance.experiments.training.learners import by_framework
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.schemes import SCHEMES

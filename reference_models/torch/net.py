@@ -108,10 +108,13 @@ class AnytimeNet(nn.Module):
         own = self.named_weights()
         given = {name: _to_torch(np.asarray(weights[name])) for name in own}
         for name, tensor in own.items():
-            tensor.copy_(given[name])
+            tensor.copy_(placed_as(tensor, given[name]))
 
     def dump_weights(self) -> Weights:
-        """Copies of all weights for `load_weights` of any framework, in float32 or wider."""
+        """Copies of all weights for `load_weights` of any framework, in float32 or wider.
+
+        Of a network under `fully_shard` all processes call it, and `load_weights`, together.
+        """
         return {name: to_array(tensor) for name, tensor in self.named_weights().items()}
 
     def named_weights(self) -> dict[str, Tensor]:
@@ -143,8 +146,24 @@ _ATTRIBUTES = {
 def to_array(tensor: Tensor) -> NDArray[Any]:
     """A copy in the spec's layout (OIHW to HWIO, (out, in) to (in, out)), in float32 or wider."""
     wide = torch.promote_types(tensor.dtype, torch.float32)  # NumPy has no bfloat16
-    array = tensor.detach().to("cpu", wide).numpy()
+    array = whole(tensor).detach().to("cpu", wide).numpy()
     return np.array(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T, order="C")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which processes have a part each (`fully_shard`), whole on all of them."""
+    full: Any = getattr(tensor, "full_tensor", None)  # a DTensor, whose module is slow to import
+    return tensor if full is None else full()
+
+
+def placed_as(tensor: Tensor, value: Tensor) -> Tensor:
+    """The value divided over processes as the tensor is; all of them have it whole."""
+    if not hasattr(tensor, "full_tensor"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    like: Any = tensor
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def _to_torch(array: NDArray[Any]) -> Tensor:

@@ -13,7 +13,7 @@ from distributed import Client, Event, Variable, get_client, get_worker
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.runs.cluster.folder import unshared
 from loss_balance.experiments.runs.watching import Epoch, Report, Step
-from loss_balance.experiments.runs.working import train_run
+from loss_balance.experiments.runs.worker import train_run
 from loss_balance.experiments.training.loop import Run
 
 BEAT = 5.0  # seconds between two signs of life of a command

@@ -9,6 +9,7 @@ from importlib import import_module
 from types import ModuleType
 
 from loss_balance.experiments.data.sources import Dataset
+from loss_balance.experiments.training.crew import ALONE, Crew
 from loss_balance.experiments.training.engine import FRAMEWORKS
 from loss_balance.experiments.training.learners.interface import Learner
 from loss_balance.experiments.training.loop import Run
@@ -16,14 +17,14 @@ from loss_balance.experiments.training.loop import Run
 LEARNERS = {"torch": "TorchLearner", "tensorflow": "TensorFlowLearner", "jax": "JaxLearner"}
 
 
-def learner(run: Run, data: Dataset) -> Learner:
+def learner(run: Run, data: Dataset, crew: Crew = ALONE) -> Learner:
     """The learner of the run's framework, which is imported here.
 
     Runs go side by side, so each learner keeps to one thread: more would only wait for each other.
     """
     framework = run.engine.framework
     use_one_thread(framework)
-    made: Learner = getattr(_module(framework), LEARNERS[framework])(run, data)
+    made: Learner = getattr(_module(framework), LEARNERS[framework])(run, data, crew)
     return made
 
 

@@ -10,15 +10,21 @@ from numpy.typing import NDArray
 
 from loss_balance.experiments.data.dataset import Arrays, Images, Labels
 from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.crew import Crew
 
 
 class Learner(Protocol):
-    """A network, its optimiser and its balancer, in some framework; made of a run and its data."""
+    """A network, its optimiser and its balancer, in some framework; made of a run and its data.
+
+    One of several processes has its part of every batch; all call the same methods.
+    """
+
+    crew: Crew
 
     def train_epoch(
         self, batches: Iterable[feed.Batch], rate: float, on_step: Callable[[int, float], None]
     ) -> NDArray[np.float64]:
-        """Mean loss of each exit over the epoch's batches, shape (num_exits,).
+        """Mean loss of each exit over the epoch's batches, of all processes, shape (num_exits,).
 
         `on_step(step, loss of the last exit)` is called every few steps, for reading the loss waits
         for the device.

@@ -18,6 +18,7 @@ from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.data.sources import Dataset, Images, Labels
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.crew import ALONE, Crew
 from loss_balance.experiments.training.learners.interface import prefixed, under
 from loss_balance.experiments.training.learners.jax_step import Carried, compiled, sgd, taken_apart
 from loss_balance.experiments.training.loop import Run
@@ -39,7 +40,8 @@ def use_one_thread() -> None:
 class JaxLearner:
     """Network, SGD and balancer of one run; the training split lives on the device too."""
 
-    def __init__(self, run: Run, data: Dataset) -> None:
+    def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
+        self.crew = crew
         self.device = _device(run.engine.device)
         self.spec, self.scheme = run.spec, run.scheme
         recipe = run.recipe

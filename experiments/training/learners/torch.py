@@ -22,12 +22,13 @@ from loss_balance.experiments.data.augment import (
 )
 from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.data.sources import Dataset, Images, Labels
-from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training import feed
+from loss_balance.experiments.training.crew import ALONE, Crew
 from loss_balance.experiments.training.learners.interface import prefixed, under
+from loss_balance.experiments.training.learners.torch_crew import device_of, norms_of_all, shared
 from loss_balance.experiments.training.loop import Run
 from loss_balance.reference_models.torch import AnytimeNet
-from loss_balance.reference_models.torch.net import Fork
+from loss_balance.reference_models.torch.net import Fork, placed_as, whole
 
 
 def use_one_thread() -> None:
@@ -38,13 +39,14 @@ def use_one_thread() -> None:
 class TorchLearner:
     """Network, SGD and balancer of one run; the training split lives on the device too."""
 
-    def __init__(self, run: Run, data: Dataset) -> None:
-        if run.engine.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("no CUDA device is at hand: choose --device cpu")
-        self.device = torch.device(run.engine.device)
+    def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
+        self.crew = crew
+        self.device = device_of(run.engine.device, crew.rank)
         self.autocast = run.engine.precision == "bfloat16"
         self.net = AnytimeNet(run.spec, seed=run.seed).to(self.device)
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if run.engine.strategy != "fsdp":  # which takes contiguous parameters alone
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.shared = shared(self.net, run.engine, crew)
         self.coupling = run.coupling
         self.strength = run.coupling.strength(run.steps(len(data.y_train)))
         self.balance = Balancer(
@@ -85,7 +87,7 @@ class TorchLearner:
             sums += losses
             if step % 10 == 0:  # not every step: reading the loss waits for the device
                 on_step(step, losses[-1].item())
-        return (sums / (step + 1)).cpu().numpy()
+        return self.crew.mean((sums / (step + 1)).cpu().numpy())
 
     def _train_step(self, batch: feed.Batch) -> Tensor:
         """One step of SGD; the loss of each exit, (num_exits,), detached."""
@@ -95,8 +97,12 @@ class TorchLearner:
         (total if taught is None else total + taught).backward()
         self.optimizer.step()
         if self.probe is not None:
-            self.norms, self.probe.grad = self.probe.grad, None
+            self.norms, self.probe.grad = self._norms_of_all(self.probe.grad), None
         return losses.detach()
+
+    def _norms_of_all(self, norms: Any) -> Tensor:
+        """Of the gradients of the whole batch, of which each process has a part."""
+        return norms if self.crew.size == 1 else norms_of_all(norms)
 
     def _inputs(self, batch: feed.Batch) -> tuple[Tensor, Tensor, Tensor, Draws]:
         """(images, labels, index, draws) on the device."""
@@ -122,7 +128,7 @@ class TorchLearner:
     def _logits(self, x: Tensor, fork: Fork | None = None) -> Tensor:
         """(num_exits, B, num_classes) of standardised images (B, H, W, C)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            return torch.stack(self.net(x.permute(0, 3, 1, 2), fork)).float()
+            return torch.stack(self.shared(x.permute(0, 3, 1, 2), fork)).float()
 
     @torch.no_grad()
     def evaluate(
@@ -137,7 +143,8 @@ class TorchLearner:
             sums[0] += exit_losses(logits, targets).double().sum(dim=1)
             sums[1] += (logits.argmax(dim=2) != targets).sum(dim=1)
             count += len(labels)
-        loss, error = (sums / count).cpu().numpy()
+        means = self.crew.mean(sums.cpu().numpy())
+        loss, error = means / self.crew.mean(np.array(float(count)))
         return loss, error
 
     def loss_weights(self) -> list[float]:
@@ -153,7 +160,7 @@ class TorchLearner:
     def state(self) -> Arrays:
         """`net`, `momentum` and `balance`, the first two under the spec's names."""
         momenta = {
-            name: self.optimizer.state[parameter]["momentum_buffer"].cpu().numpy().copy()
+            name: whole(self.optimizer.state[parameter]["momentum_buffer"]).cpu().numpy().copy()
             for name, parameter in self._parameters().items()
         }
         return {
@@ -172,7 +179,7 @@ class TorchLearner:
         for name, parameter in self._parameters().items():
             if momenta[name].shape != tuple(parameter.shape):
                 raise ValueError(f"the momentum of {name} has shape {momenta[name].shape}")
-            momentum = self._on_device(momenta[name].copy())
+            momentum = placed_as(parameter, self._on_device(momenta[name].copy()))
             self.optimizer.state[parameter]["momentum_buffer"] = momentum
 
     def _parameters(self) -> dict[str, Tensor]:

@@ -14,9 +14,9 @@ from support.experiments.learners import LearnerContract, batches, ignore
 from support.experiments.run_contract import RunContract
 
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.learners import jax as jax_learner
 from loss_balance.experiments.training.learners import jax_step
-from loss_balance.experiments.training.engine import Engine
 
 
 @pytest.fixture(autouse=True)
