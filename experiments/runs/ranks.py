@@ -27,7 +27,7 @@ from loss_balance.experiments.runs.working import train_as
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.reading import read_result
 
-SILENCE = 120  # seconds that a rank waits for the others before it gives up
+PATIENCE = "LOSS_BALANCE_PATIENCE"  # a variable: seconds that a rank waits for the others
 GRACE = 2.0  # seconds for what one rank's failure brings about in others, to tell cause from effect
 
 
@@ -130,7 +130,7 @@ def _raise_first(run: Run, failures: list[Failure]) -> None:
         raise Interruption
     if first.lost:
         raise UserError(
-            f"{run.name}: a rank did not answer for {SILENCE} s, or its connection broke "
+            f"{run.name}: a rank did not answer for {patience()} s, or its connection broke "
             f"({first.message}); what was reached stays: --resume goes on"
         )
     if first.known:
@@ -196,9 +196,17 @@ def join(
             init_method=meeting,
             rank=-1 if rank is None else rank,
             world_size=-1 if size is None else size,
-            timeout=timedelta(seconds=SILENCE),
+            timeout=timedelta(seconds=patience()),
         )
     return TorchCrew(device)
+
+
+def patience() -> int:
+    """Seconds that a rank waits for the others; more than its slowest step or write takes."""
+    text = os.environ.get(PATIENCE, "120")
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{PATIENCE} must be whole seconds, at least 1, got {text!r}")
+    return int(text)
 
 
 def leave() -> None:
