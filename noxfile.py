@@ -12,7 +12,7 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "keras", "verify"]
+nox.options.sessions = ["lint", "types", "tests", "keras", "distributed", "verify"]
 nox.options.error_on_missing_interpreters = False
 
 EXTRAS = {
@@ -34,10 +34,12 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
     "jax": ["orbax-checkpoint", "flatbuffers"],
     "torch": [*LOOPS, "tensorboard"],
 }
-ALL = "[torch,tensorflow-cpu,jax,experiments]"  # [all] with the TensorFlow that CPUs need
+ALL = "[torch,tensorflow-cpu,jax,experiments,dask]"  # [all] with the TensorFlow that CPUs need
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
 # Every test has an end: one that hangs shows where.
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900"]
+DISTRIBUTED = "tests/distributed"
+ALONE = f"--ignore={DISTRIBUTED}"
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
@@ -70,7 +72,7 @@ def tests(session: nox.Session, framework: str) -> None:
     install(session, EXTRAS[framework], *TESTING, "setuptools", *TOOLS.get(framework, []))
     loops = ",".join(LOOPS) if framework == "torch" else ""
     needed = {"LOSS_BALANCE_REQUIRE": NEEDED[framework], "LOSS_BALANCE_LOOPS": loops}
-    session.run(*PYTEST, *session.posargs, env={**needed, **QUIET})
+    session.run(*PYTEST, ALONE, *session.posargs, env={**needed, **QUIET})
 
 
 @nox.session
@@ -80,6 +82,20 @@ def keras(session: nox.Session, backend: str) -> None:
     install(session, f"[{backend}]", "keras", *TESTING)
     env = {"LOSS_BALANCE_REQUIRE": f"keras,{backend}", "KERAS_BACKEND": backend}
     session.run(*PYTEST, *KERAS_TESTS, *session.posargs, env=env)
+
+
+@nox.session
+def distributed(session: nox.Session) -> None:
+    """What takes several processes or devices: balancers under each engine, and the command.
+
+    One environment, and a process of pytest for each framework.
+    """
+    install(session, ALL, *TESTING, "psutil", "orbax-checkpoint", "setuptools")
+    for part in ("torch", "jax", "tensorflow", "commands"):
+        needed = NEEDED.get(part, f"torch,distributed,psutil,{DATA}")
+        env = {"LOSS_BALANCE_REQUIRE": needed, **QUIET}
+        tests = f"{DISTRIBUTED}/{part}"
+        session.run("pytest", "--timeout=600", tests, *session.posargs, env=env)
 
 
 @nox.session

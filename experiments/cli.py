@@ -100,7 +100,7 @@ def _interrupt(*_: Any) -> None:
 
 def _end(status: int, message: str) -> None:
     if message:
-        complaints.say(f"loss-balance: {message.replace(chr(10), ' ')}")
+        complaints.say(f"loss-balance: {' '.join(message.splitlines())}")
     sys.exit(status)
 
 

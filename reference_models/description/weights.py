@@ -6,6 +6,7 @@ All arrays of a network are in one dict, the trainable ones and the running stat
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import zipfile
@@ -123,6 +124,10 @@ def _opened(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
+            raise ValueError(f"{path} is not a file of plain arrays: {error}") from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # that is a member said to begin before the file does
+                raise
             raise ValueError(f"{path} is not a file of plain arrays: {error}") from error
 
 
