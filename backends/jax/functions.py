@@ -26,6 +26,7 @@ from loss_balance.backends.interface import (
     in_order,
     negative,
 )
+from loss_balance.backends.jax.replicas import check_copies
 from loss_balance.schemes.adaloss import WarmState, as_scheme
 from loss_balance.schemes.adaptive import UncertaintyState, WindowState
 from loss_balance.schemes.base import AnyState, Scheme, State
@@ -72,10 +73,12 @@ def balance(
     `optax.masked` say.
 
     With `axis_name` the averages follow the mean loss over all replicas that have it (one
-    all-reduce), so every replica holds the same state; the total stays the replica's own. In
-    `shard_map` differentiate `lax.pmean(total, axis_name)`: with its default `check_vma` the
-    gradient of a replicated parameter is summed over the replicas already, and a `pmean` of the
-    gradients would leave it so.
+    all-reduce), so every replica holds the same state; the total stays the replica's own. Without
+    it each device of a `shard_map(check_vma=False)` goes on with a state of its own, in an array
+    that calls itself replicated: `export_state` and `metrics` refuse that one. In `shard_map`
+    differentiate `lax.pmean(total, axis_name)`: with its default `check_vma` the gradient of a
+    replicated parameter is summed over the replicas already, and a `pmean` of the gradients would
+    leave it so.
 
     Args:
         losses: a vector of shape (num_losses,), which is the fast path, any pytree of scalars in
@@ -156,7 +159,12 @@ def export_state(
 
     With `scheme` they say whose they are. Warns of a loss that was bad in more than half of the
     last 100 updates.
+
+    Raises:
+        ValueError: devices of this process hold different states, as `shard_map(check_vma=False)`
+            without `axis_name` leaves them; or it is of another scheme.
     """
+    check_copies(state)
     states.warn_of_bad(states.bad_names(state, names))
     if scheme is None:
         return exported(state, None, names)
@@ -195,8 +203,10 @@ def metrics(
 
     A weight at gamma is on AdaLoss's floor. Without a scheme there is an average for each loss,
     NaN where none is kept. Warns of losses that were bad in more than half of the last 100 updates.
-    Waits for the device: call it as often as you log, not in every step.
+    Waits for the device: call it as often as you log, not in every step. Refuses what
+    `export_state` does.
     """
+    check_copies(state)
     names = check_names(names, len(state.weights))
     states.warn_of_bad(states.bad_names(state, names))
     return states.state_metrics(state, names, None if scheme is None else as_scheme(scheme))

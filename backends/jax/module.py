@@ -21,6 +21,7 @@ from loss_balance.backends.interface import (
     in_order,
 )
 from loss_balance.backends.jax import forks, functions
+from loss_balance.backends.jax.replicas import check_copies
 from loss_balance.backends.state import StatefulBalancer
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE, check_pull
 from loss_balance.schemes.adaloss import Schedule, as_scheme
@@ -188,6 +189,7 @@ class Balancer(StatefulBalancer, nnx.Module):
     def read_state(self) -> AnyState:
         self._check_identity()
         state = self.state
+        check_copies(state)
         return type(state)(*(np.array(value) for value in state))
 
     def write_state(self, state: AnyState) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numpy as np
@@ -12,46 +11,24 @@ from support.balancers.replica_steps import FOUR, SCHEME, SKIPPED, expected_weig
 jax = pytest.importorskip("jax")
 pytest.importorskip("flax")
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from support.balancers.jax_devices import MESH, each_device, rows
 
-from loss_balance.backends.jax import balance, init
-
-
-@pytest.fixture
-def mesh():
-    return Mesh(np.array(jax.devices("cpu")[:4]).reshape(4), ("data",))
+from loss_balance.backends.jax import Balancer, balance, export_state, init, metrics
 
 
-def arrays(step):
-    """(losses, mask), both of shape (4, 3)."""
-    mask = np.array([[x is not None for x in row] for row in step])
-    losses = np.array([[math.nan if x is None else x for x in row] for row in step], np.float32)
-    return losses, mask
-
-
-def each_device(mesh, function, **options):
-    """`function` on a row for each device, with its results of all devices stacked."""
-
-    def local(losses, mask, state):
-        return jax.tree.map(lambda x: x[None], function(losses[0], mask[0], state))
-
-    specs = {"in_specs": (P("data"), P("data"), P()), "out_specs": P("data")}
-    return jax.jit(jax.shard_map(local, mesh=mesh, **specs, **options))
-
-
-def test_there_are_four_devices(mesh):
-    assert mesh.shape == {"data": 4}
+def test_there_are_four_devices():
+    assert MESH.shape == {"data": 4}
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_devices_hold_identical_weights_while_their_losses_differ(mesh, check_vma):
+def test_devices_hold_identical_weights_while_their_losses_differ(check_vma):
     def step(losses, mask, state):
         return balance(losses, state, SCHEME, "data", mask=mask)
 
-    run, state = each_device(mesh, step, check_vma=check_vma), init(SCHEME)
+    run, state = each_device(step, check_vma=check_vma), init(SCHEME)
     for losses, expected in zip(FOUR, expected_weights(FOUR), strict=True):
-        values, mask = arrays(losses)
+        values, mask = rows(losses)
         totals, states = run(values, mask, state)
         for each in states:
             np.testing.assert_array_equal(each, np.broadcast_to(each[:1], each.shape))
@@ -62,35 +39,35 @@ def test_devices_hold_identical_weights_while_their_losses_differ(mesh, check_vm
     assert state.skipped.tolist() == SKIPPED
 
 
-def test_the_state_that_comes_out_is_known_to_be_replicated(mesh):
+def test_the_state_that_comes_out_is_known_to_be_replicated():
     """`out_specs=P()` holds only where JAX can tell that no device differs."""
 
     @jax.jit
-    @partial(jax.shard_map, mesh=mesh, in_specs=(P("data"), P()), out_specs=(P("data"), P()))
+    @partial(jax.shard_map, mesh=MESH, in_specs=(P("data"), P()), out_specs=(P("data"), P()))
     def run(losses, state):
         total, state = balance(losses[0], state, SCHEME, axis_name="data")
         return total[None], state
 
-    losses, _ = arrays(FOUR[0])
+    losses, _ = rows(FOUR[0])
     _, state = run(losses, init(SCHEME))
     (expected,) = expected_weights(FOUR[:1])
     np.testing.assert_allclose(state.weights, expected, rtol=1e-6)
 
 
-def test_a_loss_that_is_none_is_absent_on_all_devices(mesh):
+def test_a_loss_that_is_none_is_absent_on_all_devices():
     def step(losses, mask, state):
         return balance([losses[0], None, losses[2]], state, SCHEME, "data", mask=mask)
 
-    values, mask = arrays(FOUR[1])
-    _, states = each_device(mesh, step)(values, mask, init(SCHEME))
+    values, mask = rows(FOUR[1])
+    _, states = each_device(step)(values, mask, init(SCHEME))
     (expected,) = expected_weights([[[row[0], None, row[2]] for row in FOUR[1]]])
     np.testing.assert_allclose(states.weights[3], expected, rtol=1e-6)
     assert states.average[:, 1].tolist() == [-1.0] * 4
 
 
-def test_the_gradient_of_a_replicated_parameter_is_the_mean_over_the_devices(mesh):
+def test_the_gradient_of_a_replicated_parameter_is_the_mean_over_the_devices():
     """By the mean of the totals, or by the mean of the gradients of a parameter of one's own."""
-    losses, _ = arrays(FOUR[0])
+    losses, _ = rows(FOUR[0])
     x = jnp.float32(1.5)
 
     def total(x, losses, state):
@@ -101,7 +78,7 @@ def test_the_gradient_of_a_replicated_parameter_is_the_mean_over_the_devices(mes
         return jax.lax.pmean(own, "data"), state
 
     @jax.jit
-    @partial(jax.shard_map, mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=P())
+    @partial(jax.shard_map, mesh=MESH, in_specs=(P(), P("data"), P()), out_specs=P())
     def run(x, losses, state):
         by_total, new = jax.grad(mean_of_totals, has_aux=True)(x, losses[0], state)
         own = jax.lax.pcast(x, "data", to="varying")
@@ -117,7 +94,7 @@ def test_the_gradient_of_a_replicated_parameter_is_the_mean_over_the_devices(mes
 
 
 def test_vmap_with_an_axis_name_shares_one_state():
-    losses, mask = arrays(FOUR[1])
+    losses, mask = rows(FOUR[1])
     call = partial(balance, scheme=SCHEME, axis_name="data")
     run = jax.vmap(
         lambda losses, mask, state: call(losses, state, mask=mask),
@@ -130,12 +107,53 @@ def test_vmap_with_an_axis_name_shares_one_state():
     np.testing.assert_allclose(state.weights, expected, rtol=1e-6)
 
 
-def test_one_collective_a_step(mesh):
+def test_one_collective_a_step():
     """Counted in the program that the compiler is given."""
 
     def step(losses, mask, state):
         return balance(losses, state, SCHEME, "data", mask=mask)
 
-    values, mask = arrays(FOUR[0])
-    program = each_device(mesh, step).lower(values, mask, init(SCHEME)).as_text()
+    values, mask = rows(FOUR[0])
+    program = each_device(step).lower(values, mask, init(SCHEME)).as_text()
     assert program.count("all_reduce") == 1
+
+
+def left_alone(losses, scheme=SCHEME):
+    """A state, replicated by its own account, after a step of each device by itself."""
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=MESH, in_specs=(P("data"), P()), out_specs=P(), check_vma=False)
+    def run(losses, state):
+        return balance(losses[0], state, scheme)[1]
+
+    return run(losses, init(scheme))
+
+
+def test_without_axis_name_devices_part_and_reading_the_state_refuses_it():
+    losses, _ = rows(FOUR[0])
+    state = left_alone(losses)
+    assert state.weights.is_fully_replicated  # as it says of itself
+    for read in (export_state, metrics):
+        with pytest.raises(ValueError, match="the same on all devices, got average") as refused:
+            read(state)
+        for shown in (losses[0].tolist(), losses[1].tolist(), "axis_name="):
+            assert str(shown) in str(refused.value)
+
+
+def test_a_module_whose_devices_have_parted_refuses_to_export_until_it_begins_anew():
+    balance = Balancer(SCHEME)
+    balance._keep(left_alone(rows(FOUR[0])[0]))
+    for read in (balance.export_state, balance.metrics):
+        with pytest.raises(ValueError, match="must be the same on all devices"):
+            read()
+    balance.reset()
+    assert balance.export_state()["step"] == 0
+
+
+def test_a_state_that_is_the_same_on_all_devices_is_exported_though_it_holds_nan():
+    """A NaN is equal to itself here: what is wrong with it is for others to say."""
+    state = left_alone(np.ones((4, 3), np.float32))
+    state = state._replace(average=state.average * jnp.nan)
+    assert len(state.average.addressable_shards) == 4
+    assert np.isnan(export_state(state)["average"]).all()
+    assert export_state(state)["weights"].tolist() == [1.0, 1.0, 1.0]
