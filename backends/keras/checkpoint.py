@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from loss_balance.backends.identity import differences, identity, matched, read_identity, refusal
 
@@ -64,7 +63,7 @@ class _Field(tf.__internal__.tracking.Trackable):
         self.where: list[int | None] = list(range(self.layer.scheme.num_losses))
 
     def _serialize_to_tensors(self) -> dict[str, Any]:
-        return {VALUE: ops.copy(self.layer.variable(self.name))}
+        return {VALUE: self.layer.copied(self.name)}
 
     def _restore_from_tensors(self, restored: dict[str, Any]) -> None:
         """May be traced, and then runs anew at every restoration."""

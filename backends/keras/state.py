@@ -22,6 +22,8 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
         strict_loading: whether files of a scheme with other hyperparameters are refused.
     """
 
+    _notes: bool  # whether there may be losses in `pending`
+
     def begin_state(self, accumulate: int) -> None:
         """Makes the variables, of `scheme`."""
         self.strict_loading = True
@@ -67,6 +69,16 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
             return ops.convert_to_tensor(np.array(fixed), self.variable_dtype)
         return ops.copy(self.state_weights)
 
+    def copied(self, field: str) -> Any:
+        """A copy of a field of the state, between steps.
+
+        Outside a replica `pending` is the sum over all workers, for which each has to ask; where no
+        call has noted anything it is 0, so that one of them may export, log or save alone.
+        """
+        if field == PENDING and not self._notes:
+            return ops.zeros(self.state_pending.shape, self.state_pending.dtype)
+        return ops.copy(self.variable(field))
+
     def _read(self, *, pending: bool = True) -> AnyState:
         """A copy: PyTorch's backward must not see what a later step writes into the variables.
 
@@ -85,7 +97,8 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
                 self.variable(name).assign(value)
 
     def read_state(self) -> AnyState:
-        arrays = (ops.convert_to_numpy(x) for x in self._read())
+        state = self._read(pending=False)._replace(pending=self.copied(PENDING))
+        arrays = (ops.convert_to_numpy(x) for x in state)
         found = (np.array(x, dtype=None if x.dtype.kind == "f" else np.int32) for x in arrays)
         return self.scheme.state_type()(*found)
 
@@ -114,7 +127,7 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
 
     def has_pending(self) -> bool:
         """Whether there are losses that no update has counted yet; waits for the device."""
-        return bool(np.any(ops.convert_to_numpy(ops.copy(self.state_pending))[1]))
+        return bool(np.any(ops.convert_to_numpy(self.copied(PENDING))[1]))
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the fields of the state by name, and whose they are."""
