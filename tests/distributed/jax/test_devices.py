@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-from support.balancers.replica_steps import FOUR, SCHEME, SKIPPED, expected_weights
+from support.balancers.replica_steps import FOUR, SCHEME, SKIPPED, expected_weights, numbers
 
 jax = pytest.importorskip("jax")
 pytest.importorskip("flax")
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from support.balancers.jax_devices import MESH, each_device, rows
+from support.balancers.jax_devices import MESH, each_device
 
 from loss_balance.backends.jax import Balancer, balance, export_state, init, metrics
 
@@ -28,7 +28,7 @@ def test_devices_hold_identical_weights_while_their_losses_differ(check_vma):
 
     run, state = each_device(step, check_vma=check_vma), init(SCHEME)
     for losses, expected in zip(FOUR, expected_weights(FOUR), strict=True):
-        values, mask = rows(losses)
+        values, mask = numbers(losses)
         totals, states = run(values, mask, state)
         for each in states:
             np.testing.assert_array_equal(each, np.broadcast_to(each[:1], each.shape))
@@ -48,7 +48,7 @@ def test_the_state_that_comes_out_is_known_to_be_replicated():
         total, state = balance(losses[0], state, SCHEME, axis_name="data")
         return total[None], state
 
-    losses, _ = rows(FOUR[0])
+    losses, _ = numbers(FOUR[0])
     _, state = run(losses, init(SCHEME))
     (expected,) = expected_weights(FOUR[:1])
     np.testing.assert_allclose(state.weights, expected, rtol=1e-6)
@@ -58,7 +58,7 @@ def test_a_loss_that_is_none_is_absent_on_all_devices():
     def step(losses, mask, state):
         return balance([losses[0], None, losses[2]], state, SCHEME, "data", mask=mask)
 
-    values, mask = rows(FOUR[1])
+    values, mask = numbers(FOUR[1])
     _, states = each_device(step)(values, mask, init(SCHEME))
     (expected,) = expected_weights([[[row[0], None, row[2]] for row in FOUR[1]]])
     np.testing.assert_allclose(states.weights[3], expected, rtol=1e-6)
@@ -67,7 +67,7 @@ def test_a_loss_that_is_none_is_absent_on_all_devices():
 
 def test_the_gradient_of_a_replicated_parameter_is_the_mean_over_the_devices():
     """By the mean of the totals, or by the mean of the gradients of a parameter of one's own."""
-    losses, _ = rows(FOUR[0])
+    losses, _ = numbers(FOUR[0])
     x = jnp.float32(1.5)
 
     def total(x, losses, state):
@@ -94,7 +94,7 @@ def test_the_gradient_of_a_replicated_parameter_is_the_mean_over_the_devices():
 
 
 def test_vmap_with_an_axis_name_shares_one_state():
-    losses, mask = rows(FOUR[1])
+    losses, mask = numbers(FOUR[1])
     call = partial(balance, scheme=SCHEME, axis_name="data")
     run = jax.vmap(
         lambda losses, mask, state: call(losses, state, mask=mask),
@@ -113,7 +113,7 @@ def test_one_collective_a_step():
     def step(losses, mask, state):
         return balance(losses, state, SCHEME, "data", mask=mask)
 
-    values, mask = rows(FOUR[0])
+    values, mask = numbers(FOUR[0])
     program = each_device(step).lower(values, mask, init(SCHEME)).as_text()
     assert program.count("all_reduce") == 1
 
@@ -130,7 +130,7 @@ def left_alone(losses, scheme=SCHEME):
 
 
 def test_without_axis_name_devices_part_and_reading_the_state_refuses_it():
-    losses, _ = rows(FOUR[0])
+    losses, _ = numbers(FOUR[0])
     state = left_alone(losses)
     assert state.weights.is_fully_replicated  # as it says of itself
     for read in (export_state, metrics):
@@ -142,7 +142,7 @@ def test_without_axis_name_devices_part_and_reading_the_state_refuses_it():
 
 def test_a_module_whose_devices_have_parted_refuses_to_export_until_it_begins_anew():
     balance = Balancer(SCHEME)
-    balance._keep(left_alone(rows(FOUR[0])[0]))
+    balance._keep(left_alone(numbers(FOUR[0])[0]))
     for read in (balance.export_state, balance.metrics):
         with pytest.raises(ValueError, match="must be the same on all devices"):
             read()

@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 from support.balancers.contract_forks import chain
-from support.balancers.replica_steps import SCHEME
+from support.balancers.replica_steps import FOUR, SCHEME, numbers
 
 jax = pytest.importorskip("jax")
 nnx = pytest.importorskip("flax.nnx")
 ocp = pytest.importorskip("orbax.checkpoint")
 import jax.numpy as jnp
-from support.balancers.jax_devices import EVERYWHERE, MESH, SPREAD, each_device, rows
+from support.balancers.jax_devices import EVERYWHERE, MESH, SPREAD, each_device
 from support.balancers.jax_tools import assert_close, assert_same, save
 
 from loss_balance.backends.jax import (
@@ -131,7 +131,7 @@ def test_a_module_within_nnx_jit_balances_a_spread_batch():
 
 
 def test_a_checkpoint_of_one_device_goes_on_over_four_and_back(tmp_path):
-    losses, _ = rows()
+    losses, _ = numbers(FOUR[0])
     _, one = balance(jnp.array(losses[0]), init(SCHEME), SCHEME)
     save(one, tmp_path / "one")
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=EVERYWHERE), one)
@@ -152,7 +152,7 @@ def test_a_checkpoint_of_one_device_goes_on_over_four_and_back(tmp_path):
 
 def test_shard_map_may_be_given_its_state_to_keep():
     """Donated, step after step."""
-    losses, mask = rows()
+    losses, mask = numbers(FOUR[0])
     run = each_device(lambda x, there, s: balance(x, s, SCHEME, "data", mask=there))
     kept = jax.jit(lambda x, m, s: jax.tree.map(lambda y: y[0], run(x, m, s)[1]), donate_argnums=2)
     state, oracle = jax.device_put(init(SCHEME), EVERYWHERE), Oracle(3, decay=0.5)

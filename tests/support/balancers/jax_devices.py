@@ -5,20 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from support.balancers.replica_steps import FOUR, Step
 
 MESH = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
 EVERYWHERE, SPREAD = NamedSharding(MESH, P()), NamedSharding(MESH, P("data"))
-
-
-def rows(step: Step = FOUR[0]) -> tuple[np.ndarray, np.ndarray]:
-    """(losses, which are there), both of shape (replicas, 3), NaN where one is not."""
-    mask = np.array([[x is not None for x in row] for row in step])
-    losses = np.array([[np.nan if x is None else x for x in row] for row in step], np.float32)
-    return losses, mask
 
 
 def each_device(function: Any, **options: Any) -> Any:

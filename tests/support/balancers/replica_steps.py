@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from loss_balance import AdaLoss
 from loss_balance.experiments.verification.oracle import Oracle
 
@@ -18,6 +20,13 @@ FOUR: list[Step] = [  # per step, per replica; None is absent
 ]
 TWO = [step[:2] for step in FOUR]
 SKIPPED = [1, 1, 0]  # by the end, in either
+
+
+def numbers(step: Step) -> tuple[np.ndarray, np.ndarray]:
+    """(losses, which are there), both of shape (replicas, losses), NaN where one is not."""
+    mask = np.array([[x is not None for x in row] for row in step])
+    losses = np.array([[math.nan if x is None else x for x in row] for row in step], np.float32)
+    return losses, mask
 
 
 def expected_weights(steps: list[Step]) -> list[list[float]]:

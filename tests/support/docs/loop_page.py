@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from support.docs.pages import DOCS, fences
 
-PAGE = Path(__file__).parents[3] / "docs" / "training-loop.md"
-FENCES = re.findall(r"^```(\w*) ?([^\n]*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+PAGE = DOCS / "training-loop.md"
+FENCES = fences(PAGE.name)
 BLOCKS = {tuple(label.split()): code for _, label, code in FENCES}
 
 
