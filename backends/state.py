@@ -37,6 +37,10 @@ class StatefulBalancer:
     def read_state(self) -> AnyState:
         """The state in NumPy arrays of its own; waits for the device."""
 
+    def read_shown(self) -> AnyState:
+        """The state as far as `metrics()` shows it, for which nobody else is asked."""
+        return self.read_state()
+
     @abstractmethod
     def write_state(self, state: AnyState) -> None:
         """Replaces the state by these NumPy arrays."""
@@ -104,7 +108,7 @@ class StatefulBalancer:
 
     def read_metrics(self) -> dict[str, float]:
         """See `state_metrics`; warns as `export_state` does."""
-        state = self.read_state()
+        state = self.read_shown()
         self._warn(state)
         return state_metrics(state, self.names, self.scheme)
 

@@ -76,8 +76,12 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
         call has noted anything it is 0, so that one of them may export, log or save alone.
         """
         if field == PENDING and not self._notes:
-            return ops.zeros(self.state_pending.shape, self.state_pending.dtype)
+            return self._nothing()
         return ops.copy(self.variable(field))
+
+    def _nothing(self) -> Any:
+        """`pending` where nothing is."""
+        return ops.zeros(self.state_pending.shape, self.state_pending.dtype)
 
     def _read(self, *, pending: bool = True) -> AnyState:
         """A copy: PyTorch's backward must not see what a later step writes into the variables.
@@ -97,7 +101,13 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
                 self.variable(name).assign(value)
 
     def read_state(self) -> AnyState:
-        state = self._read(pending=False)._replace(pending=self.copied(PENDING))
+        return self._on_host(self.copied(PENDING))
+
+    def read_shown(self) -> AnyState:
+        return self._on_host(self._nothing())
+
+    def _on_host(self, pending: Any) -> AnyState:
+        state = self._read(pending=False)._replace(pending=pending)
         arrays = (ops.convert_to_numpy(x) for x in state)
         found = (np.array(x, dtype=None if x.dtype.kind == "f" else np.int32) for x in arrays)
         return self.scheme.state_type()(*found)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from support.distributed.jax_environment import environments
 from support.distributed.processes import run_together
+from support.docs.linear import by_hand, drawn
 from support.docs.pages import blocks, run
-
-from loss_balance.experiments.verification.oracle import Oracle
 
 jax = pytest.importorskip("jax")
 pytest.importorskip("orbax.checkpoint")
@@ -19,20 +18,8 @@ from support.docs import jax_hosts
 PAGE = "distributed-jax.md"
 
 
-def by_hand():
-    """(parameters, average) after gradient descent on the page's data, in float64."""
-    batches = np.random.default_rng(0).normal(size=(12, 16, 10)).astype(np.float32)
-    w, oracle = np.zeros((8, 2)), Oracle(2)
-    for batch in batches.astype(np.float64):
-        x, y = batch[:, :8], batch[:, 8:] * [5.0, 0.5]
-        error = x @ w - y
-        weights = oracle.update((error**2).mean(0).tolist())
-        w = w - 0.05 * np.array(weights) * (2 * x.T @ error / len(x))
-    return w, oracle.average
-
-
 def assert_as_by_hand(module):
-    w, average = by_hand()
+    w, average = by_hand(drawn())
     np.testing.assert_allclose(module["run"]["params"]["w"], w, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(module["run"]["balance"].average, average, rtol=1e-5)
 
@@ -78,4 +65,4 @@ def test_a_run_of_two_processes_survives_that_one_is_killed(tmp_path):
     assert set(found.files) == set(expected.files)
     for name in found.files:
         np.testing.assert_array_equal(found[name], expected[name])
-    np.testing.assert_allclose(found["average"], by_hand()[1], rtol=1e-5)
+    np.testing.assert_allclose(found["average"], by_hand(drawn())[1], rtol=1e-5)

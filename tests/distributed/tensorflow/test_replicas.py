@@ -16,6 +16,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("Keras runs on another backend here", allow_module_level=True)
 from support.balancers import keras_replica_clock, keras_replicas
 from support.balancers.keras_replica_clock import MICRO, WHOLE
+from support.balancers.keras_replicas import X, Y
 
 from loss_balance.experiments.verification.oracle import Oracle
 
@@ -69,6 +70,12 @@ def test_fit_on_two_replicas_is_fit_on_one(found):
     assert len(names) > 10
     for name in names:
         np.testing.assert_allclose(found[name.replace("one", "two")], found[name], rtol=1e-5)
+
+
+def test_a_regulariser_never_enters_the_averages_of_replicas(found):
+    by_hand = [np.mean((X @ [[0.3], [0.3]] - Y[0]) ** 2), np.mean(abs(X @ [[0.3], [0.3]] - Y[1]))]
+    for strength in (0.0, 100.0):
+        np.testing.assert_allclose(found[f"averages/{strength}"], by_hand, rtol=1e-5)
 
 
 @pytest.mark.parametrize("way", CLOCKS)
