@@ -122,6 +122,7 @@ class Clock(LoadedState):
         if not eager(losses, self.average):
             return
         self.wake(refuse=True)
+        self.check_dtype()
         if not self.replicas.talking() or (training and self.replicas.alone()):
             self._check(losses, self.held())
         elif not training:

@@ -76,6 +76,15 @@ class StateInBuffers(StatefulBalancer, nn.Module):
         if self._own is not None:
             self._own.zero_()
 
+    def check_dtype(self) -> None:
+        """ValueError where somebody has cast the buffers: averages in bfloat16 stand still."""
+        if self.average.dtype != self._dtype:
+            raise ValueError(
+                f"the state must stay in {self._dtype}, got {self.average.dtype}: keep the "
+                "balancer outside of what casts its buffers; for FSDP's "
+                "MixedPrecision(buffer_dtype=...) say ignored_modules=[balance]"
+            )
+
     def is_meta(self) -> bool:
         """Whether the state, or a part of it, has no memory."""
         return any(value.is_meta for value in self.held())

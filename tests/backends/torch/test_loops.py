@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from loss_balance.backends.torch import Balancer
+from loss_balance.experiments.verification.oracle import Oracle
 
 
 def batches(count, size=8):
@@ -152,6 +153,30 @@ def test_a_gradscaler_that_skips_a_step_leaves_the_averages_sane():
     assert balance.skipped.tolist() == [1, 0]
     assert balance.average.isfinite().all()
     assert scaler.get_scale() < 2.0**10
+
+
+def test_a_step_skipped_for_its_gradient_alone_had_real_losses():
+    """The scaler leaves the network as it was; the averages are those of all losses there were."""
+    net, balance, oracle = nn.Linear(2, 2), Balancer(2), Oracle(2)
+    optimiser = torch.optim.SGD(net.parameters(), 0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126)  # the first ones overflow
+    skipped = 0
+    for x in torch.randn(8, 16, 2, generator=torch.Generator().manual_seed(0)):
+        before = copy.deepcopy(net.state_dict())
+        optimiser.zero_grad()
+        losses = ((3.0 * net(x) - 1.0) ** 2).mean(0)
+        scale = scaler.get_scale()
+        scaler.scale(balance(losses)).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        weights = oracle.update(losses.tolist())
+        if scaler.get_scale() < scale:
+            skipped += 1
+            torch.testing.assert_close(net.state_dict(), before, rtol=0.0, atol=0.0)
+    assert 0 < skipped < 8
+    assert balance.average.tolist() == pytest.approx(oracle.average, rel=1e-6)
+    assert balance.weights.tolist() == pytest.approx(weights, rel=1e-6)
+    assert balance.skipped.tolist() == [0, 0]
 
 
 def test_a_mean_over_nothing_is_cured_by_a_clamp():

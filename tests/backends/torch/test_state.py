@@ -130,6 +130,14 @@ def test_a_state_that_cannot_be_is_found_at_the_first_call(name, value, training
     assert float(balance(torch.ones(2))) == 2.0
 
 
+def test_a_state_that_was_cast_from_outside_is_found_at_the_first_call():
+    balance = Balancer(2)
+    for name in ("average", "weights", "recent", "pending"):  # as FSDP1 does with buffer_dtype
+        getattr(balance, name).data = getattr(balance, name).bfloat16()
+    with pytest.raises(ValueError, match=r"state must stay in torch.float32, got torch.bfloat16"):
+        balance(torch.ones(2))
+
+
 # Checkpoints
 
 

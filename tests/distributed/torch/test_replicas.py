@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-torch = pytest.importorskip("torch")
-import torch.multiprocessing as mp
-from support.balancers.replica_cases import CASES
-from support.balancers.replicas import WORLD, run_cases
+pytest.importorskip("torch")
+from support.balancers.replicas import outcomes
 
 from loss_balance.experiments.verification.oracle import Oracle
 
@@ -20,10 +15,7 @@ NOTHING_PENDING = [[0.0, 0.0], [0.0, 0.0]]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What every case returned on either rank, by its name."""
-    folder = tmp_path_factory.mktemp("replicas")
-    mp.start_processes(run_cases, args=(str(folder),), nprocs=WORLD, start_method="spawn")
-    ranks = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(WORLD)]
-    return {case.__name__: [rank[case.__name__] for rank in ranks] for case in CASES}
+    return outcomes("support.balancers.replica_cases", tmp_path_factory.mktemp("replicas"))
 
 
 def state_after(*steps):
@@ -52,6 +44,7 @@ def assert_state(state, expected):
     ("case", "steps"),
     [
         ("none_on_one_rank", [[4.0, 1.0]]),
+        ("none_on_all_ranks", [[3.0, 1.0], [None, None], [3.0, 1.0]]),
         ("empty_mask_on_one_rank", [[4.0, 1.0]]),
         ("negative_at_first_on_one_rank", [[3.0, 1.0]]),
         ("negative_later_on_one_rank", [[3.0, 1.0], [-1.0, 1.0]]),
@@ -70,6 +63,10 @@ def test_both_ranks_hold_the_state_of_the_mean_losses(found, case, steps):
 
 def test_a_rank_without_losses_has_a_total_of_zero_and_can_go_backward(found):
     assert [state["total"] for state in found["none_on_one_rank"]] == [0.0, pytest.approx(2.15)]
+
+
+def test_a_step_without_any_loss_on_any_rank_has_a_total_of_zero(found):
+    assert [state["totals"][1] for state in found["none_on_all_ranks"]] == [0.0, 0.0]
 
 
 def test_a_negative_first_loss_on_one_rank_is_refused_on_both_and_changes_nothing(found):
@@ -112,7 +109,8 @@ def test_a_process_outside_the_group_is_told_so_and_the_others_go_on(found):
 
 
 def test_a_mesh_of_one_dimension_is_a_group(found):
-    for state in found["meshes"]:
+    for rank, state in enumerate(found["meshes"]):
+        assert_state(state["single"], state_after([2.0 + 2.0 * rank, 1.0]))
         assert_state(state["whole"], state_after([3.0, 1.0]))
         assert_state(state["part"], state_after([3.0, 1.0]))
         assert "must have one dimension, got 2" in state["message"]

@@ -1,7 +1,7 @@
 """What two processes go through together, one function a case: each returns what it saw.
 
 In a module of its own that a spawned process can import. `rank` is 0 or 1; losses are those of
-`unequal` unless the case is about others. What should come is in `test_torch_replicas.py`.
+`unequal` unless the case is about others. What should come is in `test_replicas.py`.
 """
 
 from __future__ import annotations
@@ -91,6 +91,12 @@ def none_on_one_rank(rank: int) -> Any:
     if not rank:
         total.backward()  # as the other rank does with a loss of its network
     return seen(balance) | {"total": total.item()}
+
+
+def none_on_all_ranks(rank: int) -> Any:
+    balance = Balancer(SCHEME)
+    totals = [balance(losses).item() for losses in (unequal(rank), [None, None], unequal(rank))]
+    return seen(balance) | {"totals": totals}
 
 
 def empty_mask_on_one_rank(rank: int) -> Any:
@@ -225,8 +231,10 @@ def meshes(rank: int) -> Any:
     flat = init_device_mesh("cpu", (1, 2), mesh_dim_names=("model", "data"))
     part = Balancer(SCHEME, process_group=flat["data"])
     part(unequal(rank))
+    single = Balancer(SCHEME, process_group=flat["model"])  # no other rank in it
+    single(unequal(rank))
     message = refused(lambda: Balancer(SCHEME, process_group=flat))
-    return {"whole": seen(balance), "part": seen(part), "message": message}
+    return {"whole": seen(balance), "part": seen(part), "single": seen(single), "message": message}
 
 
 def copies_with_a_group(rank: int) -> Any:
@@ -298,26 +306,30 @@ def sharded_from_meta(rank: int) -> Any:
     return {"fresh": fresh, "after": seen(model.balance)}
 
 
-CASES = [
-    forked_under_ddp,
-    none_on_one_rank,
-    empty_mask_on_one_rank,
-    negative_at_first_on_one_rank,
-    negative_later_on_one_rank,
-    nan_on_one_rank,
-    evaluated_on_one_rank,
-    loaded_on_one_rank,
-    reset_on_one_rank_and_negative,
-    impossible_on_the_first_rank,
-    accumulated_with_no_sync,
-    accumulated_while_ddp_broadcasts_buffers,
-    accumulated_with_unequal_presence,
-    compiled_and_accumulated,
-    outside_its_group,
-    meshes,
-    copies_with_a_group,
-    joined_within_ddp,
-    joined_beside_ddp,
-    joined_alone,
-    sharded_from_meta,
-]
+CASES = {
+    case.__name__: case
+    for case in (
+        forked_under_ddp,
+        none_on_one_rank,
+        none_on_all_ranks,
+        empty_mask_on_one_rank,
+        negative_at_first_on_one_rank,
+        negative_later_on_one_rank,
+        nan_on_one_rank,
+        evaluated_on_one_rank,
+        loaded_on_one_rank,
+        reset_on_one_rank_and_negative,
+        impossible_on_the_first_rank,
+        accumulated_with_no_sync,
+        accumulated_while_ddp_broadcasts_buffers,
+        accumulated_with_unequal_presence,
+        compiled_and_accumulated,
+        outside_its_group,
+        meshes,
+        copies_with_a_group,
+        joined_within_ddp,
+        joined_beside_ddp,
+        joined_alone,
+        sharded_from_meta,
+    )
+}

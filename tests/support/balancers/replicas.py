@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from support.balancers.replica_cases import CASES
+import torch.multiprocessing as mp
 from support.balancers.replica_steps import SCHEME, TWO
 
 from loss_balance.backends.torch import Balancer
@@ -47,21 +50,35 @@ def replica(rank: int, folder: str, compiled: bool) -> None:
     dist.destroy_process_group()
 
 
-def run_cases(rank: int, folder: str) -> None:
-    """Runs the cases one after the other and writes what each returned, or the error."""
+def run_cases(rank: int, folder: str, module: str, world: int = WORLD) -> None:
+    """Runs the module's `CASES` one after the other and writes what each returned, or the error."""
     torch.set_num_threads(1)
+    os.chdir(folder)  # what cases write for each other
+    join(rank, folder, world)
+    found = {}
+    for name, case in importlib.import_module(module).CASES.items():
+        try:
+            found[name] = case(rank)
+        except Exception as error:  # shown by the test of that case
+            found[name] = f"{type(error).__name__}: {error}"
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+def join(rank: int, folder: str, world: int, seconds: float = 20.0) -> None:
+    """Meets the other ranks; what would then wait for ever fails."""
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
-        world_size=WORLD,
-        timeout=timedelta(seconds=20),  # what waits for ever would fail
+        world_size=world,
+        timeout=timedelta(seconds=seconds),
     )
-    found = {}
-    for case in CASES:
-        try:
-            found[case.__name__] = case(rank)
-        except Exception as error:  # shown by the test of that case
-            found[case.__name__] = f"{type(error).__name__}: {error}"
-    Path(folder, f"{rank}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
+
+
+def outcomes(module: str, folder: Path, world: int = WORLD) -> dict[str, list[Any]]:
+    """What every case of the module returned on each rank, by its name."""
+    arguments = (str(folder), module, world)
+    mp.start_processes(run_cases, args=arguments, nprocs=world, start_method="spawn")
+    ranks = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(world)]
+    return {name: [rank[name] for rank in ranks] for name in ranks[0]}
