@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from loss_balance.backends.fields import IDENTITY, MOST, impossible, placed, read_fields
 from loss_balance.backends.interface import scheme_config
-from loss_balance.schemes.base import UNSEEN, AnyState, Array, Scheme
+from loss_balance.schemes.base import UNSEEN, AnyState, Scheme
 from loss_balance.schemes.fixed import FixedScheme
 
-IDENTITY = "identity"  # the key of scheme and names among a state's arrays
 ROOM = 512  # bytes: the text is filled up with spaces to a multiple of it
-NEW = ("recent", "pending")  # what states written by version 0.1 lack
+KNOWN = {"scheme", "names", "calls", "waiting"}  # TensorFlow's checkpoints have the last
 
 
 def exported(
@@ -58,17 +57,42 @@ def described(scheme: Scheme) -> dict[str, Any]:
 
 
 def read_identity(array: Any) -> dict[str, Any]:
-    """What `identity` wrote; ValueError if it is something else."""
-    try:
-        whose = json.loads(np.asarray(array, np.uint8).tobytes().decode())
-        scheme, names, calls = whose["scheme"], whose["names"], whose["calls"]
-        good = isinstance(scheme, dict) and isinstance(calls, int) and calls >= 0
-        good = good and (names is None or all(isinstance(name, str) for name in names))
-    except (ValueError, TypeError, KeyError):
-        good = False
-    if not good:
+    """What `identity` wrote; ValueError if it is something else, or says more than is known here.
+
+    A later version that means something else by a state says so by a further entry.
+    """
+    whose = _parsed(array)
+    if not isinstance(whose, dict) or not _is_identity(whose):
         raise ValueError("identity must be what export_state() wrote, got something else")
-    return {"scheme": scheme, "names": names, "calls": calls}
+    further = sorted(whose.keys() - KNOWN)
+    if further:
+        raise ValueError(
+            f"identity must be of scheme, names and calls, got {further} too: "
+            "a later version of loss-balance wrote it"
+        )
+    return {name: whose[name] for name in ("scheme", "names", "calls")}
+
+
+def _parsed(array: Any) -> Any:
+    """The JSON in these bytes, None if there is none."""
+    try:
+        numbers = np.asarray(array)
+        if numbers.dtype.kind not in "iu" or np.any((numbers < 0) | (numbers > 255)):
+            return None
+        return json.loads(numbers.astype(np.uint8).tobytes().decode())
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _is_identity(whose: Mapping[str, Any]) -> bool:
+    names, calls = whose.get("names", 0), whose.get("calls")
+    distinct = names is None or (
+        isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and len(set(names)) == len(names)
+    )
+    counted = type(calls) is int and 0 <= calls <= MOST
+    return distinct and counted and isinstance(whose.get("scheme"), dict)
 
 
 def fixed_weights(scheme: Scheme) -> tuple[float, ...] | None:
@@ -88,6 +112,7 @@ def adopted(
     *,
     strict: bool = True,
     partial: bool = False,
+    dtype: Any = np.float64,
 ) -> tuple[AnyState, int]:
     """(a state of NumPy arrays from what some balancer exported, calls since its last update).
 
@@ -102,11 +127,14 @@ def adopted(
         strict: False goes on although the scheme or its hyperparameters are others; of another
             class of scheme only what both have is taken, and not the weights.
         partial: True takes the losses that have a name in both, the others begin fresh.
+        dtype: NumPy's, of the floats of the state that they are for.
 
     Raises:
-        ValueError: fields that are missing or unknown, shapes or values that cannot be, another
-            scheme or other names; all in one message.
+        ValueError: no mapping, fields that are missing or unknown, shapes or values that cannot
+            be, another scheme or other names; all in one message.
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"a state must be arrays by name, got a {type(given).__name__}")
     whose = read_identity(given[IDENTITY]) if IDENTITY in given else None
     theirs = whose["names"] if whose else None
     problems = [] if whose is None else differences(whose["scheme"], scheme, strict=strict)
@@ -115,7 +143,8 @@ def adopted(
     same = whose is None or whose["scheme"].get("class") == type(scheme).__name__
     like = fresh_state(scheme)
     count = len(theirs) if theirs else scheme.num_losses
-    arrays, wrong = _arrays(given, like, count, lenient=not same and not strict)
+    lenient = not same and not strict
+    arrays, wrong = read_fields(given, like, count, dtype, lenient=lenient)
     problems += wrong
     if not same or fixed_weights(scheme) is not None:
         arrays.pop("weights", None)
@@ -123,11 +152,11 @@ def adopted(
         problems += impossible(like._replace(**arrays), scheme if same else None)
     if problems:
         raise refusal(scheme, problems)
-    placed = {name: _placed(value, getattr(like, name), where) for name, value in arrays.items()}
-    average = placed.get("average", like.average)
+    found = {name: placed(value, getattr(like, name), where) for name, value in arrays.items()}
+    average = found.get("average", like.average)
     if not scheme.takes_negative:
-        placed["average"] = np.where(average <= scheme.floor, UNSEEN, average)
-    return like._replace(**placed), whose["calls"] if whose else 0
+        found["average"] = np.where(average <= scheme.floor, UNSEEN, average)
+    return like._replace(**found), whose["calls"] if whose else 0
 
 
 def refusal(scheme: Scheme, problems: Sequence[str]) -> ValueError:
@@ -143,11 +172,10 @@ def differences(theirs: Mapping[str, Any], scheme: Scheme, *, strict: bool) -> l
         return []
     if theirs.get("class") != ours["class"]:
         return [f"it is of {theirs.get('class')} (strict=False takes what both schemes have)"]
-    found = [
-        f"{name} was {theirs.get(name)!r}, is {ours.get(name)!r}"
-        for name in {**ours, **theirs}
-        if theirs.get(name, ours.get(name)) != ours.get(name, theirs.get(name))
-        and name != "num_losses"
+    found = [  # a hyperparameter that only we have is newer than the state
+        f"{name} was {value!r}, is {ours[name]!r}" if name in ours else f"unknown {name} {value!r}"
+        for name, value in theirs.items()
+        if name != "num_losses" and (name not in ours or value != ours[name])
     ]
     return [f"{text} (strict=False goes on all the same)" for text in found]
 
@@ -170,59 +198,3 @@ def matched(
     return where, [
         f"its losses are {list(theirs)}, expected {list(names)} (partial=True takes those in both)"
     ]
-
-
-def _arrays(
-    given: Mapping[str, Any], like: AnyState, count: int, *, lenient: bool
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """(the fields that are there, what is wrong with them)."""
-    arrays = {name: np.asarray(given[name]) for name in like._fields if name in given}
-    optional = set(NEW) | (set(like._fields) - {"average"} if lenient else set())
-    problems = [f"missing {n}" for n in like._fields if n not in given and n not in optional]
-    known = (*like._fields, IDENTITY)
-    problems += [f"unknown {name}" for name in given if name not in known and not lenient]
-    for name, array in arrays.items():
-        fresh = getattr(like, name)
-        expected = (*fresh.shape[:-1], count) if fresh.shape else ()
-        if array.shape != expected:
-            problems.append(f"{name} has shape {array.shape}, expected {expected}")
-        elif array.dtype.kind not in "iuf" or not (name == "pending" or np.isfinite(array).all()):
-            problems.append(f"{name} must be finite numbers, got {array}")
-    return arrays, problems
-
-
-def impossible(state: AnyState, scheme: Scheme | None) -> list[str]:
-    """What in a state of NumPy arrays cannot be, whatever happened to it, one text each."""
-    largest = math.inf if scheme is None else scheme.largest_weight() * (1.0 + 1e-6)
-    negative = scheme is not None and scheme.takes_negative
-    rules: dict[str, tuple[str, Callable[[Array], Array]]] = {
-        "average": (  # between UNSEEN and 0: a moving average of averages, some not yet seen
-            f"finite and not negative, or {UNSEEN:g}",
-            lambda x: np.isfinite(x) & (negative | (x >= UNSEEN)),
-        ),
-        "weights": (
-            f"from 0 to {largest:.6g} and not all 0",  # as memory is that nobody wrote to
-            lambda x: (x >= 0.0) & (x <= largest) & np.any(x != 0.0),
-        ),
-        "step": ("at least 0", lambda x: x >= 0),
-        "skipped": ("at least 0", lambda x: x >= 0),
-        "recent": ("finite and not negative", lambda x: np.isfinite(x) & (x >= 0.0)),
-        "pending": ("counted from 0", lambda x: x[1] >= 0.0),
-    }
-    values = {name: np.asarray(getattr(state, name)) for name in rules}
-    return [
-        f"{name} must be {rule}, got {values[name].tolist()}"
-        for name, (rule, holds) in rules.items()
-        if not np.all(holds(values[name]))
-    ]
-
-
-def _placed(array: np.ndarray, fresh: np.ndarray, where: Sequence[int | None]) -> np.ndarray:
-    """`array`, its last axis in our order, with fresh values where the state has none."""
-    if not fresh.shape:
-        return array
-    placed = fresh.astype(np.result_type(array, fresh))
-    for ours, theirs in enumerate(where):
-        if theirs is not None:
-            placed[..., ours] = array[..., theirs]
-    return placed

@@ -145,6 +145,9 @@ class Balancer(StatefulBalancer):
         pairs = zip(state, like, strict=True)
         self.state = type(like)(*(np.array(new, np.asarray(old).dtype) for new, old in pairs))
 
+    def state_dtype(self) -> np.dtype:
+        return self.dtype
+
     def _check_first(self, losses: NDArray[Any]) -> None:
         """Refuses a state that cannot be, and negative losses before the first update."""
         self.check_state()

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from loss_balance.backends.identity import adopted, exported, fresh_state, impossible
+from loss_balance.backends.fields import impossible
+from loss_balance.backends.identity import adopted, exported, fresh_state
 from loss_balance.checks import check_count
 from loss_balance.schemes.base import UNSEEN, AnyState, Scheme, recently_bad
 
@@ -44,6 +45,14 @@ class StatefulBalancer:
     @abstractmethod
     def write_state(self, state: AnyState) -> None:
         """Replaces the state by these NumPy arrays."""
+
+    @abstractmethod
+    def state_dtype(self) -> np.dtype:
+        """NumPy's dtype of the state's floats, to which `write_state` rounds."""
+
+    def adopted(self, given: Any, **options: bool) -> tuple[AnyState, int]:
+        """`identity.adopted` for this balancer."""
+        return adopted(given, self.scheme, self.names, dtype=self.state_dtype(), **options)
 
     def begin_clock(self, accumulate: int) -> None:
         """Sets `accumulate`: how many calls make one update."""
@@ -80,7 +89,7 @@ class StatefulBalancer:
             strict: False goes on although the scheme or its hyperparameters are others.
             partial: True takes the losses that have a name in both, the others begin fresh.
         """
-        state, calls = adopted(exported, self.scheme, self.names, strict=strict, partial=partial)
+        state, calls = self.adopted(exported, strict=strict, partial=partial)
         self.write_state(state)
         self.state_came(state, calls)
 

@@ -28,7 +28,7 @@ backends.torch backends.jax backends.numpy
 reference_models.torch reference_models.jax reference_models.keras
 backends.state
 backends.identity
-backends.interface
+backends.fields backends.interface
 reference_models.families
 reference_models.published
 reference_models.description

@@ -16,7 +16,8 @@ import numpy as np
 from jax import Array, lax
 
 from loss_balance.backends import state as states
-from loss_balance.backends.identity import adopted, exported, fixed_weights, impossible
+from loss_balance.backends.fields import impossible
+from loss_balance.backends.identity import adopted, exported, fixed_weights
 from loss_balance.backends.interface import (
     check_equilibrium,
     check_names,
@@ -192,7 +193,8 @@ def import_state(
     """
     scheme, like = as_scheme(scheme), init(scheme, dtype)
     known = check_names(names, scheme.num_losses)
-    given, _ = adopted(exported, scheme, known, strict=strict, partial=partial)
+    floats = np.dtype(like.weights.dtype)
+    given, _ = adopted(exported, scheme, known, strict=strict, partial=partial, dtype=floats)
     return type(like)(*(jnp.array(new, old.dtype) for new, old in zip(given, like, strict=True)))
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from loss_balance.backends.identity import IDENTITY, adopted, identity
+from loss_balance.backends.fields import IDENTITY
+from loss_balance.backends.identity import identity
 from loss_balance.backends.interface import (
     check_equilibrium,
     check_names,
@@ -198,6 +199,9 @@ class Balancer(StatefulBalancer, nnx.Module):
         self._keep(type(like)(*(jnp.array(new, old.dtype) for new, old in pairs)))
         self.identity.set_value(jnp.asarray(self._whose()))
 
+    def state_dtype(self) -> np.dtype:
+        return np.dtype(self.average.get_value().dtype)
+
     def state_came(self, state: AnyState, calls: int) -> None:
         """Nothing to remember: every call is told whether it is an update."""
         del state, calls
@@ -225,7 +229,7 @@ class Balancer(StatefulBalancer, nnx.Module):
             return
         state = self.state
         arrays = {name: np.asarray(x) for name, x in state._asdict().items()}
-        adopted({**arrays, IDENTITY: found}, self.scheme, self.names)  # names what differs
+        self.adopted({**arrays, IDENTITY: found})  # names what differs
         raise ValueError(
             f"the state must be in the order of the names {list(self.names or ())}: "
             "adopt() puts a restored one into it"

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from loss_balance.backends.identity import IDENTITY, NEW, adopted, exported, fixed_weights
+from loss_balance.backends.fields import IDENTITY, NEW
+from loss_balance.backends.identity import exported, fixed_weights
 from loss_balance.backends.state import StatefulBalancer
 from loss_balance.schemes.base import AnyState
 
@@ -117,6 +118,9 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
             variable = self.variable(name)
             variable.assign(np.asarray(value, keras.backend.standardize_dtype(variable.dtype)))
 
+    def state_dtype(self) -> np.dtype:
+        return np.dtype(keras.backend.standardize_dtype(self.variable_dtype))
+
     @property
     def _calls(self) -> int:  # a compiled step counts in a variable
         return int(ops.convert_to_numpy(ops.copy(self.state_calls))) if self._variables_made else 0
@@ -156,7 +160,7 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
         if not given and self._refused is not None:
             raise self._refused  # Keras comes again, with nothing, to what it could not load
         try:
-            state, calls = adopted(given, self.scheme, self.names, strict=self.strict_loading)
+            state, calls = self.adopted(given, strict=self.strict_loading)
         except ValueError as error:
             self._refused = error
             raise

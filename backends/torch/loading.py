@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loss_balance.backends.identity import IDENTITY, NEW, adopted, identity, read_identity
+from loss_balance.backends.fields import IDENTITY, NEW
+from loss_balance.backends.identity import identity, read_identity
 from loss_balance.backends.torch.state import StateInBuffers, to_numpy
 from loss_balance.schemes.base import AnyState
 
@@ -66,7 +67,7 @@ class LoadedState(StateInBuffers):
             self.reset_parameters()
             return
         try:
-            state, calls = adopted(arrays, self.scheme, self.names)
+            state, calls = self.adopted(arrays)
         except ValueError:
             if refuse:
                 raise
@@ -122,10 +123,10 @@ class LoadedState(StateInBuffers):
             return
         if any(isinstance(value, Tensor) and value.is_meta for value in given.values()):
             return  # a state without values: what is here stays
-        arrays = {name: to_numpy(value) for name, value in given.items()}
+        arrays = {name: _on_host(value) for name, value in given.items()}
         if prefix + EXTRA in state_dict:
-            arrays[IDENTITY] = to_numpy(state_dict[prefix + EXTRA])
-        found = self._adopted(arrays, prefix, unexpected_keys, error_msgs)
+            arrays[IDENTITY] = _on_host(state_dict[prefix + EXTRA])
+        found = self._if_not_strict(arrays, prefix, unexpected_keys, error_msgs)
         if found is not None:
             if self.is_meta() and assign:
                 device = next((v.device for v in given.values() if isinstance(v, Tensor)), "cpu")
@@ -145,7 +146,7 @@ class LoadedState(StateInBuffers):
             self.set_extra_state(state_dict[EXTRA])
         return True
 
-    def _adopted(
+    def _if_not_strict(
         self,
         arrays: Mapping[str, np.ndarray],
         prefix: str,
@@ -154,11 +155,11 @@ class LoadedState(StateInBuffers):
     ) -> tuple[AnyState, int] | None:
         """(state, calls), or None where they are refused."""
         try:
-            return adopted(arrays, self.scheme, self.names)
+            return self.adopted(arrays)
         except ValueError as error:
             message = f"{prefix or 'Balancer'}: {error}"
         try:
-            lenient = adopted(arrays, self.scheme, self.names, strict=False)
+            lenient = self.adopted(arrays, strict=False)
         except ValueError:
             lenient = None
         if lenient is None or self._strict:
@@ -166,3 +167,11 @@ class LoadedState(StateInBuffers):
             return None
         unexpected_keys.append(message)
         return lenient
+
+
+def _on_host(value: Any) -> Any:
+    """As an array, or as it is where NumPy has nothing like it: `adopted` says so."""
+    try:
+        return to_numpy(value)
+    except (TypeError, ValueError, RuntimeError):
+        return value

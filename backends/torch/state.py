@@ -102,6 +102,9 @@ class StateInBuffers(StatefulBalancer, nn.Module):
         for name, value in state._asdict().items():
             getattr(self, name).copy_(torch.from_numpy(np.array(value)))
 
+    def state_dtype(self) -> np.dtype:
+        return to_numpy(torch.empty((), dtype=self._dtype, device="cpu")).dtype
+
     def materialise(self, device: torch.device) -> None:
         """Gives the buffers memory of their own in the right dtype, values to follow."""
         with torch.device(device):

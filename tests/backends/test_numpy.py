@@ -4,7 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from support.balancers.contract import STEPS, BalancerContract
+from support.balancers.foreign_states import mangled
 
 from loss_balance import AdaLoss
 from loss_balance.backends.numpy import Balancer
@@ -47,6 +49,11 @@ class TestNumPy(BalancerContract):
 
     def load(self, balancer, path):
         balancer.__dict__.update(vars(pickle.loads(path.read_bytes())))
+
+    @settings(max_examples=500)  # what all backends read a state with, where a try is cheapest
+    @given(mangled())
+    def test_whatever_comes_for_long_is_refused_or_leaves_a_state_that_can_be(self, drawn):
+        self.assert_refused_or_can_be(*drawn)
 
 
 def test_the_training_attribute_freezes_every_call():

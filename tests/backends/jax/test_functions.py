@@ -38,6 +38,10 @@ class TestNnx(JaxContract):
         balancer.train()
         return balancer(losses, mask=mask, **options)
 
+    def stepping(self, balancer):
+        step = nnx.jit(lambda balancer, losses: balancer(losses))
+        return lambda losses: step(balancer, jnp.array(losses))
+
     def gradient(self, balancer, losses, dtype="float32"):
         balancer.train()
         found = nnx.grad(lambda x, balancer: balancer(x))(convert(losses, dtype), balancer)

@@ -16,6 +16,7 @@ from keras import ops
 from support.balancers.keras_tools import (
     BACKEND,
     as_float64,
+    compiled,
     differentiated,
     gradients,
     tensors,
@@ -65,6 +66,10 @@ class TestKeras(GradientContract):
 
     def step(self, balancer, losses, mask=None, dtype="float32", *, wrap=lambda x: x, **options):
         return ops.stop_gradient(balancer(wrap(tensors(losses, dtype)), mask=mask, **options))
+
+    def stepping(self, balancer):
+        step = compiled(balancer)
+        return lambda losses: step(ops.convert_to_tensor(losses, "float32"))
 
     def gradient(self, balancer, losses, dtype="float32"):
         return gradients(balancer, lambda xs: xs, tensors(losses, dtype))

@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 import pytest
+from support.balancers.contract_foreign import FOREIGN, applied
 
 from loss_balance import AdaLoss, Constant, Linear, LogLoss, Static, UncertaintyWeighting
 
@@ -21,9 +22,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from loss_balance.backends.torch import Balancer
 
 
-def trained(scheme=2, **options):
+def trained(scheme=2, steps=([4.0, 1.0], [2.0, 3.0]), **options):
     balance = Balancer(scheme, **options)
-    for losses in ([4.0, 1.0], [2.0, 3.0]):
+    for losses in steps:
         balance(torch.tensor(losses))
     return balance
 
@@ -232,6 +233,38 @@ def test_a_state_dict_with_values_that_cannot_be_changes_nothing():
     state = balance.state_dict() | {"average": torch.tensor([-7.0, 1.0])}
     with pytest.raises(RuntimeError, match="average must be finite and not negative"):
         balance.load_state_dict(state)
+    assert fields(balance) == before
+
+
+def as_state_dict(state):
+    """What an export would be in a checkpoint; what no tensor holds stays as it is."""
+    found = {}
+    for name, value in state.items():
+        numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+        tensor = torch.from_numpy(np.array(value)) if numbers else value
+        found["_extra_state" if name == "identity" else name] = tensor
+    return found
+
+
+@pytest.mark.parametrize(("change", "message"), FOREIGN, ids=lambda x: str(x)[:40])
+def test_a_foreign_state_dict_is_named_and_changes_nothing(change, message):
+    balance = trained(3, steps=([4.0, 1.0, 0.5], [2.0, 3.0, 0.25]))
+    before = fields(balance)
+    if "mean" in change:
+        message = r"Unexpected key.*mean"
+    with pytest.raises(RuntimeError, match=message):
+        balance.load_state_dict(as_state_dict(applied(balance.export_state(), change)))
+    assert fields(balance) == before
+
+
+@pytest.mark.parametrize(
+    "value", [torch.ones(2).to_sparse(), torch.ones(2).to(torch.float8_e4m3fn), "ones", None]
+)
+def test_what_numpy_has_no_array_for_is_named_in_a_state_dict_too(value):
+    balance = trained()
+    before = fields(balance)
+    with pytest.raises(RuntimeError, match=r"Balancer: .*average (must be|has shape)"):
+        balance.load_state_dict(balance.state_dict() | {"average": value})
     assert fields(balance) == before
 
 

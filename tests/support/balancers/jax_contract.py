@@ -129,6 +129,9 @@ class FunctionsContract(JaxContract):
     def call(self, balancer, losses, mask, **options):
         return balancer(losses, mask, **options)
 
+    def stepping(self, balancer):
+        return lambda losses: balancer(jnp.array(losses))
+
     def gradient(self, balancer, losses, dtype="float32"):
         call = partial(balance, state=balancer.state, scheme=balancer.scheme)
         found, balancer.state = jax.grad(call, has_aux=True)(convert(losses, dtype))

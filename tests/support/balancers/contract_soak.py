@@ -1,0 +1,58 @@
+"""What every balancer promises of a long training: part of `BalancerContract`."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import numpy as np
+
+from loss_balance.experiments.verification.oracle import Oracle
+
+STEPS, WARM, TRACED = 10_000, 1_000, 8_000  # steps; when to count objects; and memory, which slows
+A_STEP = 8  # bytes: what a container grows by that keeps one pointer a step
+
+
+def soak_losses() -> list[list[float]]:
+    """Three losses of different scales that fall, rise and jump; exact in float32."""
+    steps = np.arange(STEPS)
+    noise = np.random.default_rng(0).lognormal(0.0, 0.5, (STEPS, 3))
+    jumps = 0.01 + 0.1 * (steps % 97 == 0)
+    trend = np.stack([100.0 * 0.9995**steps, 1.0 + steps / STEPS, jumps], 1)
+    return (noise * trend).astype(np.float32).tolist()
+
+
+class SoakContract:
+    """Mixed into `BalancerContract`, whose `make` and `step` it uses."""
+
+    def stepping(self, balancer):
+        """What makes one step of many; overridden where any training compiles it."""
+        return lambda losses: self.step(balancer, losses)
+
+    def test_ten_thousand_steps_neither_grow_nor_drift(self):
+        balancer, oracle, rows = self.make(3), Oracle(3), soak_losses()
+        for losses in rows:
+            weights = oracle.update(losses)
+        step = self.stepping(balancer)
+        for losses in rows[:WARM]:
+            step(losses)
+        objects = counted()
+        for losses in rows[WARM:TRACED]:
+            step(losses)
+        tracemalloc.start()
+        for losses in rows[TRACED:]:
+            step(losses)
+        memory, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert counted() - objects < (STEPS - WARM) / 50
+        assert memory < A_STEP * (STEPS - TRACED)
+        state = balancer.export_state()
+        assert state["step"] == STEPS
+        np.testing.assert_allclose(state["average"], oracle.average, rtol=1e-5)
+        np.testing.assert_allclose(state["weights"], weights, rtol=1e-5)
+
+
+def counted() -> int:
+    """How many objects there are."""
+    gc.collect()
+    return len(gc.get_objects())
