@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 # Their blocks go on from one another: `test_loop_page.py` and tests/distributed see to them.
-RUN_ELSEWHERE = {"training-loop.md", "distributed-jax.md", "distributed-tensorflow.md"}
+RUN_ELSEWHERE = {
+    *("training-loop.md", "distributed-torch.md", "distributed-jax.md"),
+    *("distributed-tensorflow.md", "cluster.md"),
+}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 IN_ONE = {"anytime.md"}  # its blocks go on from one another too, all the way down
 FENCE = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
