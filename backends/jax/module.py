@@ -200,7 +200,8 @@ class Balancer(StatefulBalancer, nnx.Module):
         self.identity.set_value(jnp.asarray(self._whose()))
 
     def state_dtype(self) -> np.dtype:
-        return np.dtype(self.average.get_value().dtype)
+        found: np.dtype = np.dtype(self.average.get_value().dtype)
+        return found
 
     def state_came(self, state: AnyState, calls: int) -> None:
         """Nothing to remember: every call is told whether it is an update."""

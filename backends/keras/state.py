@@ -119,7 +119,8 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
             variable.assign(np.asarray(value, keras.backend.standardize_dtype(variable.dtype)))
 
     def state_dtype(self) -> np.dtype:
-        return np.dtype(keras.backend.standardize_dtype(self.variable_dtype))
+        found: np.dtype = np.dtype(keras.backend.standardize_dtype(self.variable_dtype))
+        return found
 
     @property
     def _calls(self) -> int:  # a compiled step counts in a variable

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from loss_balance.backends.torch import Balancer
 
 STEPS, EVERY, FATAL = 8, 2, 5  # steps; saved after every so many; when it happens to rank 1
-TIMEOUT = 10.0  # seconds, of the group
+TIMEOUT = 20.0  # seconds, of the group, for meeting too
 
 
 def begin(folder: Path, mishap: tuple[int, str] | None = None) -> Any:
@@ -78,7 +78,7 @@ def load(folder: str, net: Any, optimizer: Any, balance: Balancer) -> int:
     return int(saved["step"])
 
 
-def ended(context: Any, seconds: float = 60.0) -> list[int | None]:
+def ended(context: Any, seconds: float = 120.0) -> list[int | None]:
     """The exit codes, rank 1 killed where rank 0 has ended and it has not; no process is left."""
     first, second = context.processes
     first.join(seconds)

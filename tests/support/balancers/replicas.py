@@ -27,9 +27,7 @@ def tensors(losses):
 
 def replica(rank: int, folder: str, compiled: bool) -> None:
     """Runs all steps, resuming from a checkpoint half way, and writes the weights of each."""
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD
-    )
+    join(rank, folder, WORLD, seconds=60.0)  # one may compile while the other waits
     balance = Balancer(SCHEME)
     call = torch.compile(balance, fullgraph=True, backend="aot_eager") if compiled else balance
     weights = []

@@ -8,6 +8,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
+from support.balancers.replicas import join
 from support.docs.loop_page import go_on
 from support.docs.loop_torch import recorded, standing, steps_of
 
@@ -15,8 +16,7 @@ from support.docs.loop_torch import recorded, standing, steps_of
 def replica(rank: int, folder: str) -> None:
     """Runs the block on data of this rank's own and writes what happened."""
     torch.set_num_threads(1)
-    address = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    join(rank, folder, world=2, seconds=60.0)
     page = standing(seed=rank)
     page.optimizer = torch.optim.SGD(page.net.parameters(), lr=0.01)
     steps, seen = steps_of(page.optimizer), recorded(page)

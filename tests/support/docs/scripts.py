@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,15 +26,25 @@ def write_files(page: str, folder: Path) -> None:
 
 
 def run(command: str, folder: Path, seconds: float = 240.0) -> str:
-    """Runs a command of the page in the folder; what it printed, and an error if it failed."""
+    """Runs a command of the page in the folder; what it printed, and an error if it failed.
+
+    In a session of its own, so that none of its processes outlives a test that gives up.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
+    process = subprocess.Popen(
         ["bash", "-ec", command],
         cwd=folder,
         env=os.environ | {"PATH": path},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=seconds,
+        start_new_session=True,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr[-4000:]}"
-    return done.stdout + done.stderr
+    try:
+        printed, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)  # which torchrun hands on to its ranks
+        process.communicate(timeout=60.0)
+        raise
+    assert process.returncode == 0, f"{command}\n{printed[-4000:]}"
+    return printed
