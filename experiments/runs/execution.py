@@ -34,5 +34,5 @@ def execute(runs: Sequence[Run], folder: Path, place: Place, watches: Sequence[W
     if isinstance(place, Cluster):
         from loss_balance.experiments.runs.cluster import train_there  # Dask is not for everyone
 
-        return train_there(runs, folder.absolute(), place.address, tell)
+        return train_there(runs, folder.absolute(), place.address, place.local, tell)
     return train_here(runs, folder, min(place.jobs, len(runs)), tell)

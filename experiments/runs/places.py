@@ -33,14 +33,27 @@ class Cluster:
     address: str
 
     def __post_init__(self) -> None:
-        local = re.fullmatch(r"local(:[1-9]\d*)?", self.address)
-        if not local and "://" not in self.address and not Path(self.address).is_file():
+        known = self.local or "://" in self.address or Path(self.address).is_file()
+        if not known:
             raise UserError(
                 "--cluster must be tcp://HOST:PORT, the file that a scheduler wrote, or "
                 f"local[:WORKERS], got {self.address!r}"
             )
         if find_spec("distributed") is None:
             raise UserError("Dask is not installed: pip install 'loss-balance[dask]'")
+
+    @property
+    def local(self) -> int | None:
+        """How many workers to start on this machine, None if the cluster stands already."""
+        found = re.fullmatch(r"local(?::([1-9]\d*))?", self.address)
+        return int(found[1] or cores()) if found else None
+
+    def check_answers(self) -> None:
+        """UserError unless a scheduler answers, where one should."""
+        from loss_balance.experiments.runs.cluster.connection import client_of  # Dask
+
+        if not self.local:
+            client_of(self.address).close()
 
 
 Place = Here | Cluster
@@ -55,14 +68,16 @@ def place_of(jobs: int | None, cluster: str | None, devices: int = 1) -> Place:
         devices: how many each run takes.
 
     Raises:
-        UserError: less than one job, or both.
+        UserError: less than one job, or both; no scheduler answers.
     """
     if jobs is not None and jobs < 1:
         raise UserError(f"jobs must be a whole number of at least 1, got {jobs}")
     if cluster is not None:
         if jobs is not None:
             raise UserError("--jobs is for this machine, a --cluster has as many as its workers")
-        return Cluster(cluster)
+        place = Cluster(cluster)
+        place.check_answers()
+        return place
     return Here(max(1, cores() // devices) if jobs is None else jobs)
 
 

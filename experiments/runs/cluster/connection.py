@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from distributed import Client, LocalCluster
 
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.runs.places import cores
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.loop import Run
 
-TIMEOUT = 20  # seconds
+TIMEOUT = 10  # seconds for a scheduler to answer
 
 
 @contextlib.contextmanager
-def connected(address: str, runs: Sequence[Run]) -> Iterator[Client]:
+def connected(address: str, local: int | None, runs: Sequence[Run]) -> Iterator[Client]:
     """A client of the cluster, once it has a worker.
 
     Args:
-        address: as `places.Cluster` has it.
+        address: of a scheduler, or the file that it wrote.
+        local: in place of that, so many workers on this machine.
         runs: those on a GPU need workers that name it as a resource.
 
     Raises:
@@ -30,42 +32,73 @@ def connected(address: str, runs: Sequence[Run]) -> Iterator[Client]:
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters comes as an error
     with contextlib.ExitStack() as stack:
-        if address.startswith("local"):
-            count = int(address.partition(":")[2] or cores())
-            cluster = LocalCluster(
-                n_workers=min(count, len(runs)),
-                threads_per_worker=1,
-                dashboard_address=None,
-                memory_limit=None,  # Dask would end a run that takes more than its part
-                resources={"GPU": len(runs)},  # they share it, as those of --jobs do
-            )
-            client = stack.enter_context(Client(stack.enter_context(cluster), set_as_default=False))
+        if local:
+            cluster = stack.enter_context(_workers_here(min(local, len(runs)), gpus=len(runs)))
+            client = stack.enter_context(Client(cluster, set_as_default=False))
         else:
-            client = stack.enter_context(_client(address))
+            client = stack.enter_context(client_of(address))
         with console.working("Waiting for the cluster's workers."):
             client.wait_for_workers(1)
         _check_gpus(client, runs)
         yield client
 
 
-def _client(address: str) -> Client:
+def client_of(address: str) -> Client:
+    """A client of the scheduler at an address, or of the file that it wrote.
+
+    Raises:
+        UserError: none answers.
+    """
+    named = {"address": address}
+    if "://" not in address:
+        named = {"scheduler_file": str(Path(address).absolute())}
     try:
-        if "://" in address:
-            return Client(address, set_as_default=False, timeout=20)
-        return Client(
-            scheduler_file=str(Path(address).absolute()), set_as_default=False, timeout=20
-        )
-    except (OSError, ValueError) as error:
+        return Client(**named, set_as_default=False, timeout=TIMEOUT)
+    except (OSError, ValueError, LookupError, TypeError) as error:  # the last ones of a wrong file
+        reason = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"--cluster must be a scheduler that answers, {address}: {error}"
-        ) from error
+            f"--cluster must be a scheduler that answers, {address}: {reason}"
+        ) from None
+
+
+def _workers_here(count: int, gpus: int) -> LocalCluster:
+    """Workers of one thread each, which share this machine's GPUs as runs of --jobs do."""
+    with _signals_for_us_alone():
+        return LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            dashboard_address=None,
+            memory_limit=None,  # Dask would end a run that takes more than its part
+            resources={"GPU": gpus},
+            silence_logs=logging.CRITICAL,
+        )
+
+
+@contextlib.contextmanager
+def _signals_for_us_alone() -> Iterator[None]:
+    """Processes and threads that are started within, and theirs, are deaf to Ctrl-C and SIGTERM.
+
+    Both may reach a whole group of processes; it is the command that ends its workers then.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_gpus(client: Client, runs: Sequence[Run]) -> None:
     wanted = any(run.engine.device == "cuda" for run in runs)
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    if wanted and not any(worker["resources"].get("GPU") for worker in workers):
+    if wanted and not any(client.run(_gpus).values()):
         raise UserError(
             "--device cuda needs workers that name their GPU as a resource, none does: start "
             'each with --resources "GPU=1"'
         )
+
+
+def _gpus(dask_worker: Any) -> float:
+    """How many GPUs the worker names."""
+    return float(dask_worker.state.total_resources.get("GPU", 0))

@@ -1,9 +1,11 @@
-"""A folder that a command and the workers of its cluster share: is it the same one everywhere?"""
+"""What a command and the workers of its cluster must share: a folder above all, the same one."""
 
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from distributed import Client
@@ -15,76 +17,95 @@ from loss_balance.experiments.training.engine import check_installed
 from loss_balance.experiments.training.loop import Run
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What the command of a session has, and every worker must have too."""
+
+    folder: Path
+    session: str
+    version: str
+    frameworks: tuple[str, ...]
+    data: tuple[Path, ...]
+
+    @property
+    def nonce(self) -> Path:
+        """A file in which the session's name is, as long as the command lives."""
+        return self.folder / f".{self.session}"
+
+    @property
+    def lock(self) -> Path:
+        """What the command locks as long as it lives."""
+        return self.folder / f".{self.session}.lock"
+
+
+def needs_of(runs: Sequence[Run], folder: Path, session: str) -> Needs:
+    """Those of these runs; `folder` and the paths of their data are absolute."""
+    frameworks = {run.engine.framework for run in runs}
+    data = {run.source.path for run in runs if run.source.path is not None}
+    return Needs(
+        folder, session, loss_balance.__version__, tuple(sorted(frameworks)), tuple(sorted(data))
+    )
+
+
 @contextlib.contextmanager
-def shared_folder(
-    client: Client, folder: Path, runs: Sequence[Run], session: str
-) -> Iterator[None]:
+def shared_folder(client: Client, needs: Needs, runs: Sequence[Run]) -> Iterator[None]:
     """Asks every worker whether it can do its part; within, those that come later can be asked too.
 
     Raises:
-        UserError: a worker sees another folder or no data, ignores our locks, or has another
-            version of this package or no framework.
+        UserError: one cannot; nothing is trained then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    nonce = _nonce(folder, session)
-    nonce.write_text(session)
+    needs.folder.mkdir(parents=True, exist_ok=True)
     try:
-        frameworks = sorted({run.engine.framework for run in runs})
-        data = sorted({str(run.source.path) for run in runs if run.source.path is not None})
-        with FileLock(_lock(folder, session)).acquire(timeout=0):
-            answers = client.run(
-                problem, str(folder), session, loss_balance.__version__, frameworks, data
-            )
-        for worker, answer in answers.items():
-            if answer is not None:
-                raise UserError(f"the worker at {worker} {answer}")
-        yield
+        with FileLock(needs.lock).acquire(timeout=0):
+            needs.nonce.write_text(needs.session)
+            answers = client.run(problem, needs, pickle.dumps(runs), on_error="return")
+            for worker, answer in answers.items():
+                if isinstance(answer, BaseException):  # of what is no worker of this package
+                    said = f"must have loss-balance {needs.version}, it answers {answer!r}"
+                    raise UserError(f"the worker at {worker} {said}")
+                if answer is not None:
+                    raise UserError(f"the worker at {worker} {answer}")
+            yield
     finally:
-        nonce.unlink(missing_ok=True)
-        _lock(folder, session).unlink(missing_ok=True)
+        needs.nonce.unlink(missing_ok=True)
+        needs.lock.unlink(missing_ok=True)
 
 
-def problem(
-    folder: str, session: str, version: str, frameworks: Sequence[str], data: Sequence[str]
-) -> str | None:
-    """What a worker lacks, None if nothing; the command holds the lock meanwhile."""
-    if loss_balance.__version__ != version:
-        return f"must have loss-balance {version}, it has {loss_balance.__version__}"
+def problem(needs: Needs, runs: bytes) -> str | None:
+    """What a worker lacks for pickled runs, None if nothing; a command that lives holds the lock.
+
+    It begins with "must", for the worker's name to stand before it.
+    """
+    if loss_balance.__version__ != needs.version:
+        return f"must have loss-balance {needs.version}, it has {loss_balance.__version__}"
     try:
-        for framework in frameworks:
+        for framework in needs.frameworks:
             check_installed(framework)
     except UserError as error:
         return f"must have the framework: {error}"
-    if (missing := unshared(Path(folder), session)) is not None:
-        return missing
-    for path in data:
-        if not Path(path).exists():
+    for path in needs.data:
+        if not path.exists():
             return f"must see the data at {path}, it does not"
-    return _ignored_lock(Path(folder), session)
-
-
-def unshared(folder: Path, session: str) -> str | None:
-    """What to say if the folder is another one here than where the command runs."""
-    nonce = _nonce(folder, session)
-    if nonce.is_file() and nonce.read_text() == session:
-        return None
-    return f"must see the command's --out at {folder}, it sees another folder or none there"
-
-
-def _ignored_lock(folder: Path, session: str) -> str | None:
     try:
-        with FileLock(_lock(folder, session)).acquire(timeout=0):
+        pickle.loads(runs)
+    except Exception as error:  # the user's modules may raise anything
+        return f"must be able to import what is trained: {type(error).__name__}: {error}"
+    return _unshared(needs) or _ignored_lock(needs)
+
+
+def _unshared(needs: Needs) -> str | None:
+    """What to say if the folder is another one here than where the command runs."""
+    if needs.nonce.is_file() and needs.nonce.read_text() == needs.session:
+        return None
+    return f"must see the command's --out at {needs.folder}, it sees another folder or none there"
+
+
+def _ignored_lock(needs: Needs) -> str | None:
+    try:
+        with FileLock(needs.lock).acquire(timeout=0):
             return (
-                f"must heed locks in {folder}, it takes one that the command holds: mount that "
-                "file system with locks, or choose another --out"
+                f"must heed locks in {needs.folder}, it takes one that the command holds: mount "
+                "that file system with locks, or choose another --out"
             )
     except Timeout:
         return None
-
-
-def _nonce(folder: Path, session: str) -> Path:
-    return folder / f".{session}"
-
-
-def _lock(folder: Path, session: str) -> Path:
-    return folder / f".{session}.lock"

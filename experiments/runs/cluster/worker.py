@@ -2,49 +2,83 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from distributed import Client, Event, Variable, get_client, get_worker
+from distributed import Client, Event, Reschedule, Variable, get_client, get_worker
 
 from loss_balance.experiments.errors import Interruption, UserError
-from loss_balance.experiments.runs.cluster.folder import unshared
+from loss_balance.experiments.runs.cluster.folder import Needs, problem
 from loss_balance.experiments.runs.watching import Epoch, Report, Step
 from loss_balance.experiments.runs.worker import train_run
 from loss_balance.experiments.training.loop import Run
 
-BEAT = 5.0  # seconds between two signs of life of a command
+BEAT = 2.0  # seconds between two signs of life of a command
 LEASE = 20.0  # seconds without one after which its runs stop
 OFTEN = 0.5  # seconds between two steps that a run tells of
-KINDS: dict[str, type[Step] | type[Epoch]] = {"Step": Step, "Epoch": Epoch}
+
+_turn = threading.Lock()  # frameworks are set up for a process: one run in each at a time
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run of a command, `session`, which trains it in `folder / run.name`."""
+    """A pickled run of a command, which trains it in `needs.folder / name`."""
 
-    run: Run
-    folder: Path
-    session: str
+    name: str
+    run: bytes
+    needs: Needs
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A worker has taken the run up."""
+
+    run: str
+
+
+Message = Begun | Step | Epoch
+KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Begun, Step, Epoch)}
 
 
 def work(job: Job) -> dict[str, Any] | str:
-    """The run's result, or what is to be told to the user: an error that no retry would mend."""
-    if (problem := unshared(job.folder, job.session)) is not None:
-        return f"{job.run.name}: the worker at {get_worker().address} {problem}"
-    client = get_client()
-    lease, line = Lease(client, job.session), Line(job.session)
+    """The run's result, or what is to be told to the user: an error that no retry would mend.
+
+    Raises:
+        Reschedule: nothing was heard of the command any more. If it lives, another worker goes on.
+    """
+    if (lack := problem(job.needs, job.run)) is not None:
+        return f"{job.name}: the worker at {get_worker().address} {lack}"
+    line, lease = Line(job.needs.session), Lease(get_client(), job.needs.session)
     try:
-        return train_run(job.run, job.folder / job.run.name, line.tell, lease.over.is_set)
+        with _alone_in_this_process(lease):
+            line.send(Begun(job.name))
+            folder = job.needs.folder / job.name
+            return train_run(pickle.loads(job.run), folder, line.tell, lease.is_over)
     except Interruption:
-        return f"{job.run.name} was stopped"
+        if lease.ended.is_set():
+            return f"{job.name} was stopped"
+        raise Reschedule from None
     except UserError as error:
         return str(error)
     finally:
-        lease.over.set()
+        lease.ended.set()
+
+
+@contextlib.contextmanager
+def _alone_in_this_process(lease: Lease) -> Iterator[None]:
+    """Interruption if the lease is over before the worker's other threads are done."""
+    while not _turn.acquire(timeout=0.2):
+        if lease.is_over():
+            raise Interruption
+    try:
+        yield
+    finally:
+        _turn.release()
 
 
 class Line:
@@ -62,32 +96,42 @@ class Line:
             if now - self.told < OFTEN:
                 return
             self.told = now
-        self.worker.log_event(self.session, [type(report).__name__, asdict(report)])
+        self.send(report)
+
+    def send(self, message: Begun | Report) -> None:
+        """The message's kind and fields, as `KINDS` makes one of them again."""
+        self.worker.log_event(self.session, [type(message).__name__, asdict(message)])
 
 
 class Lease:
-    """`over` is set when the command asks for an end, or gives no sign of life any more."""
+    """How long a run may go on: until the command says so, or gives no sign of life any more.
+
+    Attributes:
+        ended: the command has said so, or the run needs no lease any more.
+    """
 
     def __init__(self, client: Client, session: str) -> None:
         self.stop = Event(session, client=client)
         self.beat = Variable(session, client=client)
-        self.over = threading.Event()
+        self.ended = threading.Event()
+        self.seen = time.monotonic()
         if self.stop.is_set():
-            self.over.set()
+            self.ended.set()
         threading.Thread(target=self._watch, daemon=True).start()
 
+    def is_over(self) -> bool:
+        """Asked by the run, for a call to a scheduler that is gone may take long to come back."""
+        return self.ended.is_set() or time.monotonic() - self.seen > LEASE
+
     def _watch(self) -> None:
-        last, seen = None, time.monotonic()
-        while not self.over.is_set():
+        last = None
+        while not self.is_over():
             try:
                 if self.stop.wait(timeout=BEAT):
-                    break
+                    self.ended.set()
                 beat = self.beat.get(timeout=BEAT)
-            except OSError:  # a timeout too: no scheduler, no sign of life
-                beat = last
-                self.over.wait(1.0)
+            except Exception:  # whatever Dask raises without a scheduler: no sign of life
+                self.ended.wait(BEAT)
+                continue
             if beat != last:
-                last, seen = beat, time.monotonic()
-            elif time.monotonic() - seen > LEASE:
-                break
-        self.over.set()
+                last, self.seen = beat, time.monotonic()
