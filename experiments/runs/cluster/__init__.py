@@ -16,7 +16,7 @@ from typing import Any
 from distributed import Client, Variable
 
 from loss_balance.experiments.runs.cluster.connection import connected
-from loss_balance.experiments.runs.cluster.folder import needs_of, shared_folder
+from loss_balance.experiments.runs.cluster.folder import SESSION, needs_of, shared_folder
 from loss_balance.experiments.runs.cluster.tasks import Tasks
 from loss_balance.experiments.runs.cluster.worker import BEAT
 from loss_balance.experiments.runs.watching import Tell
@@ -30,7 +30,7 @@ def train_there(
 
     `folder` is absolute.
     """
-    session = f"loss-balance-{uuid.uuid4().hex}"  # two commands may have runs of one name
+    session = f"{SESSION}{uuid.uuid4().hex}"  # two commands may have runs of one name
     needs = needs_of(runs, folder, session)
     with (
         connected(address, local, runs) as client,

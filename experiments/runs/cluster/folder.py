@@ -16,6 +16,8 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training.engine import check_installed
 from loss_balance.experiments.training.loop import Run
 
+SESSION = "loss-balance-"  # begins the name of each
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -58,17 +60,25 @@ def shared_folder(client: Client, needs: Needs, runs: Sequence[Run]) -> Iterator
     try:
         with FileLock(needs.lock).acquire(timeout=0):
             needs.nonce.write_text(needs.session)
+            _sweep(needs.folder)
             answers = client.run(problem, needs, pickle.dumps(runs), on_error="return")
             for worker, answer in answers.items():
-                if isinstance(answer, BaseException):  # of what is no worker of this package
-                    said = f"must have loss-balance {needs.version}, it answers {answer!r}"
-                    raise UserError(f"the worker at {worker} {said}")
+                if isinstance(answer, BaseException):  # without this package, or without rights
+                    answer = f"must have loss-balance {needs.version} and reach --out: {answer!r}"
                 if answer is not None:
                     raise UserError(f"the worker at {worker} {answer}")
             yield
     finally:
         needs.nonce.unlink(missing_ok=True)
         needs.lock.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what commands left that were killed: nobody holds their locks."""
+    for lock in folder.glob(f".{SESSION}*.lock"):
+        with contextlib.suppress(Timeout), FileLock(lock).acquire(timeout=0):
+            lock.with_suffix("").unlink(missing_ok=True)
+            lock.unlink()
 
 
 def problem(needs: Needs, runs: bytes) -> str | None:

@@ -39,8 +39,8 @@ def compare(out, *more, schemes=BOTH):
     return call("compare", *QUICK, "--schemes", schemes, "--out", out, *more)
 
 
-def assert_same_runs(left, right, names=RUNS):
-    for name in names:
+def assert_same_runs(left, right):
+    for name in RUNS:
         one, other = left / "runs" / name, right / "runs" / name
         assert (one / "result.json").read_bytes() == (other / "result.json").read_bytes()
         weights = [np.load(folder / "weights.npz") for folder in (one, other)]
@@ -73,7 +73,9 @@ def here(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    processes = Processes(tmp_path_factory.mktemp("cluster"))
+    """One worker of two threads, until it dies."""
+    processes = Processes(tmp_path_factory.mktemp("cluster"), workers=0)
+    processes.add("--nthreads", "2")
     yield processes
     processes.end()
 
@@ -99,9 +101,12 @@ def test_progress_and_logs_are_told_as_here(here, there):
         assert rows_of(there[0] / "runs" / name) == rows_of(here[0] / "runs" / name)
 
 
+def names(out):
+    return {path.name for path in (out / "runs").iterdir()}
+
+
 def test_nothing_of_the_cluster_stays_in_the_folder(here, there):
-    folders = [here[0] / "runs", there[0] / "runs"]
-    assert len({frozenset(path.name for path in folder.iterdir()) for folder in folders}) == 1
+    assert names(there[0]) == names(here[0])
 
 
 def test_a_run_that_was_deleted_is_trained_again(cluster, there, tmp_path):
@@ -117,11 +122,11 @@ def test_a_run_that_was_deleted_is_trained_again(cluster, there, tmp_path):
 
 
 def test_a_killed_workers_run_goes_on_elsewhere(cluster, here, tmp_path):
-    """Also on a worker that comes late: it is the only other one."""
+    """Also on workers that come late: there are no others."""
     runs = [tmp_path / "out" / "runs" / name for name in RUNS]
 
     def kill():
-        until(lambda: all(epochs(run) for run in runs))
+        until(lambda: any(epochs(run) for run in runs))
         assert not any((run / "result.json").exists() for run in runs)
         cluster.kill_workers()
         cluster.brake.write_text("0")
@@ -175,7 +180,7 @@ def test_runs_stop_without_a_sign_of_life_and_go_on_with_one(cluster, here, tmp_
     assert LEASE < 30
     assert compare(out, "--cluster", cluster.address, "--resume")[0] == 0
     assert_same_runs(here[0], out)
-    assert sum(path.is_dir() for path in (out / "runs").iterdir()) == 2
+    assert names(out) == names(here[0])
 
 
 def test_an_error_of_one_run_ends_the_others_and_is_the_one_line(cluster, here, tmp_path):
