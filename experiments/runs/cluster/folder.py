@@ -56,6 +56,7 @@ def shared_folder(client: Client, needs: Needs, runs: Sequence[Run]) -> Iterator
     Raises:
         UserError: one cannot; nothing is trained then.
     """
+    _check_scheduler(client, needs.version)
     needs.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(needs.lock).acquire(timeout=0):
@@ -71,6 +72,20 @@ def shared_folder(client: Client, needs: Needs, runs: Sequence[Run]) -> Iterator
     finally:
         needs.nonce.unlink(missing_ok=True)
         needs.lock.unlink(missing_ok=True)
+
+
+def _check_scheduler(client: Client, version: str) -> None:
+    """UserError unless it has this package too: it unpickles what is sent to workers."""
+    try:
+        found = client.run_on_scheduler(_version)
+    except Exception as error:  # whatever comes of unpickling something unknown
+        found = repr(error)
+    if found != version:
+        raise UserError(f"the scheduler must have loss-balance {version}, it answers {found}")
+
+
+def _version() -> str:
+    return loss_balance.__version__
 
 
 def _sweep(folder: Path) -> None:
