@@ -50,10 +50,10 @@ class Cluster:
 
     def check_answers(self) -> None:
         """UserError unless a scheduler answers, where one should."""
-        from loss_balance.experiments.runs.cluster.connection import client_of  # Dask
+        from loss_balance.experiments.runs.cluster.connection import check_answers  # Dask
 
         if not self.local:
-            client_of(self.address).close()
+            check_answers(self.address)
 
 
 Place = Here | Cluster

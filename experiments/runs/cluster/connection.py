@@ -43,6 +43,11 @@ def connected(address: str, local: int | None, runs: Sequence[Run]) -> Iterator[
         yield client
 
 
+def check_answers(address: str) -> None:
+    """UserError as of `client_of`."""
+    client_of(address).close()
+
+
 def client_of(address: str) -> Client:
     """A client of the scheduler at an address, or of the file that it wrote.
 

@@ -45,7 +45,7 @@ def needs_of(runs: Sequence[Run], folder: Path, session: str) -> Needs:
     frameworks = {run.engine.framework for run in runs}
     data = {run.source.path for run in runs if run.source.path is not None}
     return Needs(
-        folder, session, loss_balance.__version__, tuple(sorted(frameworks)), tuple(sorted(data))
+        folder, session, _version(), tuple(sorted(frameworks)), tuple(sorted(data))
     )
 
 
@@ -85,7 +85,7 @@ def _check_scheduler(client: Client, version: str) -> None:
 
 
 def _version() -> str:
-    return loss_balance.__version__
+    return str(loss_balance.__version__)
 
 
 def _sweep(folder: Path) -> None:

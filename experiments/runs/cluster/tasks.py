@@ -36,9 +36,9 @@ class Tasks:
         self.client = client
         self.needs = needs
         self.tell = tell
-        self.happenings: SimpleQueue[Message | Future] = SimpleQueue()
-        self.runs: dict[str, Run] = {}  # by the key of the task
-        self.futures: dict[str, Future] = {}  # by the run's name
+        self.happenings: SimpleQueue[Message | Future[Any]] = SimpleQueue()
+        self.runs: dict[Any, Run] = {}  # by the key of the task
+        self.futures: dict[str, Future[Any]] = {}  # by the run's name
         self.begun: Counter[str] = Counter()  # how often, since the run's last epoch
         client.subscribe_topic(needs.session, self._hear)
         for run in runs:
@@ -91,13 +91,14 @@ class Tasks:
             self.begun[message.run] = 0
         self.tell(message)
 
-    def _result(self, future: Future) -> dict[str, Any] | None:
+    def _result(self, future: Future[Any]) -> dict[str, Any] | None:
         """None if the run was handed out again."""
         run = self.runs[future.key]
         try:
             outcome = future.result()
         except KilledWorker as error:
-            return self._killed(run, error.allowed_failures)
+            self._go_on(run, error.allowed_failures)
+            return None
         except CancelledError:
             raise UserError(
                 f"{run.name}: the cluster gave it up or is gone; what it reached stays: --resume "
@@ -107,7 +108,7 @@ class Tasks:
             raise UserError(outcome)
         return dict(outcome)
 
-    def _killed(self, run: Run, allowed: int) -> None:
+    def _go_on(self, run: Run, allowed: int) -> None:
         """Dask gives up what was on several workers that died, be it that it only waited there."""
         deaths = self.begun[run.name]
         if deaths > allowed:

@@ -17,9 +17,8 @@ pytest.importorskip("typer")
 pytest.importorskip("distributed")
 
 from support.experiments.clusters import (
-    PATIENCE,
     Processes,
-    begin,
+    begun,
     epochs,
     is_free,
     meanwhile,
@@ -164,8 +163,7 @@ def test_runs_stop_without_a_sign_of_life_and_go_on_with_one(cluster, here, tmp_
     out = tmp_path / "out"
     runs = [out / "runs" / name for name in RUNS]
     arguments = ("compare", *QUICK, "--schemes", BOTH, "--out", out)
-    with cluster.slow(0.1):
-        process = begin(*arguments, "--cluster", cluster.address)
+    with cluster.slow(0.1), begun(*arguments, "--cluster", cluster.address) as process:
         until(lambda: all(epochs(run) for run in runs))
         cluster.brake.write_text("0.9")  # four epochs would take longer than the lease
         for ending, goes_on in ((signal.SIGSTOP, True), (signal.SIGKILL, False)):
@@ -176,7 +174,6 @@ def test_runs_stop_without_a_sign_of_life_and_go_on_with_one(cluster, here, tmp_
             if goes_on:
                 process.send_signal(signal.SIGCONT)
                 until(lambda: not any(is_free(run) for run in runs))
-        process.communicate(timeout=PATIENCE)
     assert LEASE < 30
     assert compare(out, "--cluster", cluster.address, "--resume")[0] == 0
     assert_same_runs(here[0], out)

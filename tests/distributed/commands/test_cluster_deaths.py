@@ -18,7 +18,7 @@ from support.experiments.cluster_schemes import BRAKE
 from support.experiments.clusters import (
     PATIENCE,
     Processes,
-    begin,
+    begun,
     epochs,
     is_free,
     meanwhile,
@@ -66,18 +66,18 @@ def test_workers_of_ours_may_die_and_are_deaf_to_ctrl_c(tmp_path):
     brake.write_text("0.1")
     small = ("--data", "digits", "--network", "resann-1-4", "--epochs", "9", "--batch-size", "256")
     given = (*small, "--scheme", f"{SCHEMES}:Slow", "--out", out)
-    command = begin("train", *given, "--cluster", "local:2", **{BRAKE: str(brake)})
-    until(lambda: epochs(out) >= 1)
-    (worker,) = [
-        child
-        for child in psutil.Process(command.pid).children()
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
-    worker.kill()
-    reached = epochs(out)
-    until(lambda: epochs(out) > reached)
-    os.killpg(command.pid, signal.SIGINT)
-    printed, _ = command.communicate(timeout=PATIENCE)
+    with begun("train", *given, "--cluster", "local:2", **{BRAKE: str(brake)}) as command:
+        until(lambda: epochs(out) >= 1)
+        (worker,) = [
+            child
+            for child in psutil.Process(command.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        worker.kill()
+        reached = epochs(out)
+        until(lambda: epochs(out) > reached)
+        os.killpg(command.pid, signal.SIGINT)
+        printed, _ = command.communicate(timeout=PATIENCE)
     assert command.returncode == 130, printed
     for line in printed.splitlines():
         assert any(re.fullmatch(ours, line) for ours in OURS), printed

@@ -115,9 +115,10 @@ def is_free(run):
         return False
 
 
-def begin(*arguments, **environment):
+@contextlib.contextmanager
+def begun(*arguments, **environment):
     """The command as a process and a group of its own, as a terminal has it."""
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "loss_balance", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -125,4 +126,8 @@ def begin(*arguments, **environment):
         env=os.environ | QUIET | environment,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored behind a "&"
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
