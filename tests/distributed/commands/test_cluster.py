@@ -79,6 +79,15 @@ def cluster(tmp_path_factory):
     processes.end()
 
 
+@pytest.fixture
+def pair(cluster):
+    """The cluster with two workers of one thread, so that both runs are trained at once."""
+    if len(cluster.workers) != 2:
+        cluster.kill_workers()
+        cluster.add(), cluster.add()
+    return cluster
+
+
 @pytest.fixture(scope="module")
 def there(cluster, tmp_path_factory):
     """Likewise by the cluster."""
@@ -141,7 +150,7 @@ def test_a_killed_workers_run_goes_on_elsewhere(cluster, here, tmp_path):
         assert epochs(run) == 4
 
 
-def test_ctrl_c_ends_runs_at_their_next_report_and_resume_goes_on(cluster, here, tmp_path):
+def test_ctrl_c_ends_runs_at_their_next_report_and_resume_goes_on(pair, here, tmp_path):
     out = tmp_path / "out"
     runs = [out / "runs" / name for name in RUNS]
 
@@ -149,23 +158,23 @@ def test_ctrl_c_ends_runs_at_their_next_report_and_resume_goes_on(cluster, here,
         until(lambda: all(epochs(run) for run in runs))
         os.kill(os.getpid(), signal.SIGINT)
 
-    with cluster.slow(0.1), meanwhile(interrupt):
-        status, printed, complaint = compare(out, "--cluster", cluster.address)
+    with pair.slow(0.1), meanwhile(interrupt):
+        status, printed, complaint = compare(out, "--cluster", pair.address)
         assert status == 130, complaint
         assert "--resume" in printed
         assert all(is_free(run) for run in runs)
         assert not any((run / "result.json").exists() for run in runs)
-    assert compare(out, "--cluster", cluster.address, "--resume")[0] == 0
+    assert compare(out, "--cluster", pair.address, "--resume")[0] == 0
     assert_same_runs(here[0], out)
 
 
-def test_runs_stop_without_a_sign_of_life_and_go_on_with_one(cluster, here, tmp_path):
+def test_runs_stop_without_a_sign_of_life_and_go_on_with_one(pair, here, tmp_path):
     out = tmp_path / "out"
     runs = [out / "runs" / name for name in RUNS]
     arguments = ("compare", *QUICK, "--schemes", BOTH, "--out", out)
-    with cluster.slow(0.1), begun(*arguments, "--cluster", cluster.address) as process:
+    with pair.slow(0.1), begun(*arguments, "--cluster", pair.address) as process:
         until(lambda: all(epochs(run) for run in runs))
-        cluster.brake.write_text("0.9")  # four epochs would take longer than the lease
+        pair.brake.write_text("0.9")  # four epochs would take longer than the lease
         for ending, goes_on in ((signal.SIGSTOP, True), (signal.SIGKILL, False)):
             assert not any(is_free(run) for run in runs)
             process.send_signal(ending)
@@ -175,12 +184,12 @@ def test_runs_stop_without_a_sign_of_life_and_go_on_with_one(cluster, here, tmp_
                 process.send_signal(signal.SIGCONT)
                 until(lambda: not any(is_free(run) for run in runs))
     assert LEASE < 30
-    assert compare(out, "--cluster", cluster.address, "--resume")[0] == 0
+    assert compare(out, "--cluster", pair.address, "--resume")[0] == 0
     assert_same_runs(here[0], out)
     assert names(out) == names(here[0])
 
 
-def test_an_error_of_one_run_ends_the_others_and_is_the_one_line(cluster, here, tmp_path):
+def test_an_error_of_one_run_ends_the_others_and_is_the_one_line(pair, here, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(here[0], out)
     damaged, other = (out / "runs" / name for name in RUNS)
@@ -189,8 +198,8 @@ def test_an_error_of_one_run_ends_the_others_and_is_the_one_line(cluster, here, 
         for name in ("checkpoint.npz", "previous.npz"):
             (run / name).unlink()
     (damaged / "checkpoint.npz").write_bytes(b"PK damaged")
-    with cluster.slow(0.1):
-        line = one_line(*compare(out, "--cluster", cluster.address, "--resume"))
+    with pair.slow(0.1):
+        line = one_line(*compare(out, "--cluster", pair.address, "--resume"))
     assert f"{damaged / 'checkpoint.npz'} cannot be read" in line
     assert is_free(other)
     assert not (other / "result.json").exists()
