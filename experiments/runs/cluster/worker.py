@@ -18,7 +18,7 @@ from loss_balance.experiments.runs.watching import Epoch, Report, Step
 from loss_balance.experiments.runs.worker import train_run
 from loss_balance.experiments.training.loop import Run
 
-BEAT = 2.0  # seconds between two signs of life of a command
+BEAT = 1.0  # seconds between two signs of life of a command
 LEASE = 20.0  # seconds without one after which its runs stop
 OFTEN = 0.5  # seconds between two steps that a run tells of
 
@@ -56,6 +56,7 @@ def work(job: Job) -> dict[str, Any] | str:
     line, lease = Line(job.needs.session), Lease(get_client(), job.needs.session)
     try:
         with _alone_in_this_process(lease):
+            lease.await_sign()
             line.send(Begun(job.name))
             folder = job.needs.folder / job.name
             return train_run(pickle.loads(job.run), folder, line.tell, lease.is_over)
@@ -114,10 +115,21 @@ class Lease:
         self.stop = Event(session, client=client)
         self.beat = Variable(session, client=client)
         self.ended = threading.Event()
+        self.heard = threading.Event()
         self.seen = time.monotonic()
         if self.stop.is_set():
             self.ended.set()
         threading.Thread(target=self._watch, daemon=True).start()
+
+    def await_sign(self) -> None:
+        """Returns when the command lives, for the run may be handed out without anybody's wish.
+
+        Raises:
+            Interruption: the lease is over.
+        """
+        while not self.heard.wait(timeout=0.1):
+            if self.is_over():
+                raise Interruption
 
     def is_over(self) -> bool:
         """Asked by the run, for a call to a scheduler that is gone may take long to come back."""
@@ -134,4 +146,6 @@ class Lease:
                 self.ended.wait(BEAT)
                 continue
             if beat != last:
+                if last is not None:
+                    self.heard.set()
                 last, self.seen = beat, time.monotonic()
