@@ -6,13 +6,13 @@ import os
 import re
 import signal
 
-import psutil
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 pytest.importorskip("typer")
 pytest.importorskip("distributed")
+psutil = pytest.importorskip("psutil")  # of distributed
 
 from support.experiments.cluster_schemes import BRAKE
 from support.experiments.clusters import (
