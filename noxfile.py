@@ -39,7 +39,8 @@ KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_networ
 # Every test has an end: one that hangs shows where.
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900"]
 DISTRIBUTED = "tests/distributed"
-ALONE = f"--ignore={DISTRIBUTED}"
+APART = f"--ignore={DISTRIBUTED}"
+NO_FRAMEWORK = ("core", "benchmarks", "experiments/pages", "test_house.py", "test_wheel.py")
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
@@ -72,7 +73,12 @@ def tests(session: nox.Session, framework: str) -> None:
     install(session, EXTRAS[framework], *TESTING, "setuptools", *TOOLS.get(framework, []))
     loops = ",".join(LOOPS) if framework == "torch" else ""
     needed = {"LOSS_BALANCE_REQUIRE": NEEDED[framework], "LOSS_BALANCE_LOOPS": loops}
-    session.run(*PYTEST, ALONE, *session.posargs, env={**needed, **QUIET})
+    profile = "default" if framework == "numpy" else "frameworks"
+    env = {**needed, **QUIET, "HYPOTHESIS_PROFILE": profile}
+    # What has no framework is tested twice: bare, and with all that the experiments need.
+    elsewhere = NO_FRAMEWORK if framework in ("tensorflow", "jax") else ()
+    ignored = [f"--ignore=tests/{name}" for name in elsewhere]
+    session.run(*PYTEST, APART, *ignored, *session.posargs, env=env)
 
 
 @nox.session
@@ -80,7 +86,8 @@ def tests(session: nox.Session, framework: str) -> None:
 def keras(session: nox.Session, backend: str) -> None:
     """The Keras layer, model and networks on Keras' other backends, without TensorFlow."""
     install(session, f"[{backend}]", "keras", *TESTING)
-    env = {"LOSS_BALANCE_REQUIRE": f"keras,{backend}", "KERAS_BACKEND": backend}
+    needed = {"LOSS_BALANCE_REQUIRE": f"keras,{backend}", "KERAS_BACKEND": backend}
+    env = {**needed, "HYPOTHESIS_PROFILE": "frameworks"}
     session.run(*PYTEST, *KERAS_TESTS, *session.posargs, env=env)
 
 
@@ -93,7 +100,7 @@ def distributed(session: nox.Session) -> None:
     install(session, ALL, *TESTING, "psutil", "orbax-checkpoint", "setuptools")
     for part in ("torch", "jax", "tensorflow", "commands"):
         needed = NEEDED.get(part, f"torch,distributed,psutil,{DATA}")
-        env = {"LOSS_BALANCE_REQUIRE": needed, **QUIET}
+        env = {"LOSS_BALANCE_REQUIRE": needed, "HYPOTHESIS_PROFILE": "frameworks", **QUIET}
         tests = f"{DISTRIBUTED}/{part}"
         session.run("pytest", "--timeout=600", tests, *session.posargs, env=env)
 

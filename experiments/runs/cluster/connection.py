@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +56,12 @@ def client_of(address: str) -> Client:
     Raises:
         UserError: none answers.
     """
-    named = {"address": address}
-    if "://" not in address:
-        named = {"scheduler_file": str(Path(address).absolute())}
     try:
-        return Client(**named, set_as_default=False, timeout=TIMEOUT)
+        found = address if "://" in address else json.loads(Path(address).read_text())["address"]
+        return Client(found, set_as_default=False, timeout=TIMEOUT)
     except (OSError, ValueError, LookupError, TypeError) as error:  # the last ones of a wrong file
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"--cluster must be a scheduler that answers, {address}: {reason}"
-        ) from None
+        reason = f"{address}: {type(error).__name__}: {error}"
+        raise UserError(f"--cluster must be a scheduler that answers, {reason}") from None
 
 
 def _workers_here(count: int, gpus: int) -> LocalCluster:
@@ -88,6 +86,7 @@ def _signals_for_us_alone() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # when it begins with the first process, it lifts the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

@@ -44,9 +44,7 @@ def needs_of(runs: Sequence[Run], folder: Path, session: str) -> Needs:
     """Those of these runs; `folder` and the paths of their data are absolute."""
     frameworks = {run.engine.framework for run in runs}
     data = {run.source.path for run in runs if run.source.path is not None}
-    return Needs(
-        folder, session, _version(), tuple(sorted(frameworks)), tuple(sorted(data))
-    )
+    return Needs(folder, session, _version(), tuple(sorted(frameworks)), tuple(sorted(data)))
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import Client, Event, Future, KilledWorker, wait
+from distributed import Client, Event, Future, KilledWorker
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.cluster.folder import Needs
@@ -123,14 +124,25 @@ class Tasks:
 
         A mere cancel would end nothing that runs.
         """
-        pending = [future for future in self.futures.values() if not future.done()]
-        if pending:
-            with contextlib.suppress(OSError, CancelledError):
+        if pending := self._pending():
+            with contextlib.suppress(OSError):
                 Event(self.needs.session, client=self.client).set()
-                wait(pending, timeout=PATIENCE)
+            deadline = time.monotonic() + PATIENCE
+            while self._pending() and time.monotonic() < deadline:
+                self._tell_next(timeout=0.2)
             self.client.cancel(pending, force=True)
-        with contextlib.suppress(Empty):
-            while True:
-                happening = self.happenings.get_nowait()
-                if not isinstance(happening, Future):
-                    self._take(happening)
+        while self._tell_next(timeout=0.0):
+            pass
+
+    def _pending(self) -> list[Future[Any]]:
+        return [future for future in self.futures.values() if not future.done()]
+
+    def _tell_next(self, timeout: float) -> bool:
+        """Whether anything happened in so many seconds; results are not wanted any more."""
+        try:
+            happening = self.happenings.get(timeout=timeout)
+        except Empty:
+            return False
+        if not isinstance(happening, Future):
+            self._take(happening)
+        return True

@@ -16,7 +16,6 @@ from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.runs.cluster.folder import Needs, problem
 from loss_balance.experiments.runs.watching import Epoch, Report, Step
 from loss_balance.experiments.runs.worker import train_run
-from loss_balance.experiments.training.loop import Run
 
 BEAT = 1.0  # seconds between two signs of life of a command
 LEASE = 20.0  # seconds without one after which its runs stop

@@ -34,7 +34,7 @@ def train(folder, *more):
 
 def one_line(status, _, complaint):
     """The complaint of a call that the user can mend: a single line and exit status 2."""
-    assert status == 2
+    assert status == 2, complaint
     (line,) = complaint.splitlines()
     assert line.startswith("loss-balance: ")
     return line
