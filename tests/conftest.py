@@ -40,6 +40,6 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return nodeid.split("::")[0] if "experiments/commands/" in nodeid else nodeid
+            return nodeid.split("::")[0] if "/commands/" in nodeid else nodeid
 
     return Scheduler(config, log)
