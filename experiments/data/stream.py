@@ -147,7 +147,7 @@ class _Evaluation:
         chosen = self.order[step]
         images = np.empty((len(chosen), SIDE, SIDE, 3), np.uint8)
         for place, name in enumerate(self.names[chosen]):
-            images[place] = self._image(name, step, place)
+            images[place] = np.asarray(self._image(name, step, place))
         return images, self.labels[chosen]
 
     def _image(self, name: bytes, step: int, place: int) -> Image.Image:

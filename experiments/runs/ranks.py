@@ -62,7 +62,7 @@ def train_by_ranks(
             for rank in range(run.engine.devices):
                 ours, theirs = context.Pipe()
                 arguments = (rank, run, folder, f"file://{meeting}/store", theirs)
-                process = context.Process(target=_rank, args=arguments)
+                process: BaseProcess = context.Process(target=_rank, args=arguments)
                 process.start()
                 theirs.close()
                 ranks.append((process, ours))
@@ -87,8 +87,8 @@ def _followed(
             asked = True
             for line in lines:
                 _ask_to_stop(line)
-        for line in connection.wait(list(lines), timeout=0.2):
-            assert isinstance(line, Connection)
+        ready = connection.wait(list(lines), timeout=0.2)
+        for line in [line for line in lines if line in ready]:
             try:
                 said = line.recv()
             except (EOFError, OSError):

@@ -76,7 +76,8 @@ def shared(net: nn.Module, engine: Engine, crew: Crew) -> nn.Module:
         return net
     on_gpu = engine.device == "cuda"
     if engine.batch_norm == "global":
-        net = nn.SyncBatchNorm.convert_sync_batchnorm(net) if on_gpu else _normed_together(net)
+        convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm if on_gpu else _normed_together
+        net = convert(net)
     if engine.strategy == "fsdp":
         return _sharded(net, "cuda" if on_gpu else "cpu", crew.size)
     return nn.parallel.DistributedDataParallel(net)  # local running means are those of rank 0
@@ -90,7 +91,8 @@ def _sharded(net: nn.Module, device: str, size: int) -> nn.Module:
     units: Any = net.units
     for unit in units:
         fully_shard(unit, mesh=mesh)
-    return fully_shard(net, mesh=mesh)
+    fully_shard(net, mesh=mesh)  # in place
+    return net
 
 
 def _normed_together(net: nn.Module) -> nn.Module:
