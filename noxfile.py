@@ -37,7 +37,7 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
 ALL = "[torch,tensorflow-cpu,jax,experiments,dask]"  # [all] with the TensorFlow that CPUs need
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
 # Every test has an end: one that hangs shows where.
-PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900"]
+PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
 DISTRIBUTED = "tests/distributed"
 APART = f"--ignore={DISTRIBUTED}"
 NO_FRAMEWORK = ("core", "benchmarks", "experiments/pages", "test_house.py", "test_wheel.py")
@@ -102,7 +102,7 @@ def distributed(session: nox.Session) -> None:
         needed = NEEDED.get(part, f"torch,distributed,psutil,{DATA}")
         env = {"LOSS_BALANCE_REQUIRE": needed, "HYPOTHESIS_PROFILE": "frameworks", **QUIET}
         # Commands mostly wait for what they have started; the others would wait for each other.
-        pytest = PYTEST if part == "commands" else ["pytest", "--timeout=900"]
+        pytest = PYTEST if part == "commands" else ["pytest", "--timeout=900", "--durations=15"]
         session.run(*pytest, f"{DISTRIBUTED}/{part}", *session.posargs, env=env)
 
 
