@@ -15,10 +15,13 @@ class Crew(Protocol):
     Attributes:
         rank: of this process, from 0 on.
         size: how many there are.
+        part: the rows of every batch that this process is given: r, r + N, r + 2 N, ... where it
+            has an array of its own for them, all where the processes share one.
     """
 
     rank: int
     size: int
+    part: slice
 
     def wait(self) -> None:
         """Until all are here."""
@@ -38,6 +41,7 @@ class Alone:
 
     rank = 0
     size = 1
+    part = slice(None)
 
     def wait(self) -> None: ...
 
@@ -51,8 +55,3 @@ class Alone:
 
 
 ALONE: Crew = Alone()
-
-
-def part_of(crew: Crew) -> slice:
-    """The rows of every batch that this process takes: r, r + N, r + 2 N, ..."""
-    return slice(crew.rank, None, crew.size)

@@ -55,6 +55,8 @@ class Engine:
             raise UserError(f"--devices must be at least 1, got {self.devices}")
         if self.strategy == "fsdp" and self.framework != "torch":
             raise UserError(f"--strategy fsdp is of torch, not of {self.framework}")
+        if self.batch_norm == "local" and self.framework == "jax":
+            raise UserError("--batch-norm local is of torch and tensorflow, not of jax")
         if self.compiled and self.devices > 1 and self.framework != "jax":
             raise UserError(
                 f"--compile is for one device in {self.framework}, got --devices {self.devices}"

@@ -18,7 +18,6 @@ from loss_balance.experiments.data.preparation import preparation_for
 from loss_balance.experiments.data.sources import Dataset, Source
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.training import feed
-from loss_balance.experiments.training.crew import part_of
 from loss_balance.experiments.training.engine import Engine
 from loss_balance.experiments.training.environment import environment
 from loss_balance.experiments.training.identity import identity
@@ -101,7 +100,7 @@ def train(
         UserError: the loss stopped being finite, the disk is full, or the folder holds another run
             or no checkpoint that can be read. What was reached before stays.
     """
-    crew, part = learner.crew, part_of(learner.crew)
+    crew = learner.crew
     result_file = folder / "result.json"
     leads = crew.rank == 0
     if leads:
@@ -118,7 +117,7 @@ def train(
             if not crew.all(progress(epoch, step, loss)):
                 raise Interruption
 
-        batches = feed.training(data, run.recipe, run.seed, epoch, workers, part)
+        batches = feed.training(data, run.recipe, run.seed, epoch, workers, crew.part)
         began = time.perf_counter()
         losses = learner.train_epoch(batches, run.recipe.rate(epoch), on_step)
         seconds = time.perf_counter() - began
@@ -147,15 +146,13 @@ def train(
 
 
 def _tested(learner: Learner, data: Dataset, workers: int) -> Record:
-    part = part_of(learner.crew)
-    split = feed.evaluation(data, data.x_test, data.y_test, workers, part)
+    split = feed.evaluation(data, data.x_test, data.y_test, workers, learner.crew.part)
     loss, error = learner.evaluate(split)
     return {"test_loss": loss.tolist(), "test_error": error.tolist()}
 
 
 def _finish(learner: Learner, data: Dataset, folder: Path, workers: int) -> dict[str, Any]:
-    part = part_of(learner.crew)
-    split = feed.evaluation(data, data.x_train, data.y_train, workers, part)
+    split = feed.evaluation(data, data.x_train, data.y_train, workers, learner.crew.part)
     train_loss, _ = learner.evaluate(split)
     measured = {"train_loss": train_loss.tolist(), **_tested(learner, data, workers)}
     result = {name: measured[name] for name in METRICS}

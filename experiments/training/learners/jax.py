@@ -16,10 +16,10 @@ from loss_balance.backends.jax import export_state, import_state, init
 from loss_balance.experiments.data.augment import constants
 from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.data.sources import Dataset, Images, Labels
-from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.crew import ALONE, Crew
 from loss_balance.experiments.training.learners.interface import prefixed, under
+from loss_balance.experiments.training.learners.jax_devices import Layout
 from loss_balance.experiments.training.learners.jax_step import Carried, compiled, sgd, taken_apart
 from loss_balance.experiments.training.loop import Run
 from loss_balance.reference_models.jax import AnytimeNet
@@ -38,19 +38,19 @@ def use_one_thread() -> None:
 
 
 class JaxLearner:
-    """Network, SGD and balancer of one run; the training split lives on the device too."""
+    """Network, SGD and balancer of one run; the training split lives on each device too."""
 
     def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
         self.crew = crew
-        self.device = _device(run.engine.device)
+        self.layout = Layout(run.engine)
         self.spec, self.scheme = run.spec, run.scheme
         recipe = run.recipe
-        with jax.default_device(self.device):
+        with jax.default_device(self.layout.device):
             dtype = jnp.bfloat16 if run.engine.precision == "bfloat16" else None
             self.structure, parameters, statistics = taken_apart(
                 AnytimeNet(run.spec, run.seed, dtype=dtype)
             )
-            self.carried = self._on_device(
+            self.carried = self.layout.everywhere(
                 Carried(
                     parameters,
                     statistics,
@@ -66,22 +66,22 @@ class JaxLearner:
             recipe.weight_decay,
             run.coupling,
             run.steps(len(data.y_train)),
+            self.layout.whole,
         )
         prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
-        self.constants = self._on_device(prepared)
+        self.constants = self.layout.everywhere(prepared)
         self.resident = None
         if feed.resident(data):
-            self.resident = self._on_device((data.x_train, data.y_train))
+            self.resident = self.layout.everywhere((data.x_train, data.y_train))
 
     def train_epoch(
         self, batches: Iterable[feed.Batch], rate: float, on_step: Callable[[int, float], None]
     ) -> NDArray[np.float64]:
         every = []
         for step, batch in enumerate(batches):
-            split = self.resident or (batch.images, batch.labels)
-            self.carried, losses = self._step(
-                self.carried, self.constants, *split, batch.chosen, batch.draws, rate
-            )
+            split = self.resident or self.layout.divided((batch.images, batch.labels))
+            rows = self.layout.divided((batch.chosen, batch.draws))
+            self.carried, losses = self._step(self.carried, self.constants, *split, *rows, rate)
             every.append(losses)
             if step % 10 == 0:  # not every step: reading the loss waits for the device
                 on_step(step, float(np.asarray(losses)[-1]))
@@ -95,9 +95,9 @@ class JaxLearner:
         count = 0
         for images, labels in batches:
             parameters, statistics, *_ = self.carried
-            sums += jax.device_get(
-                self._evaluate(parameters, statistics, self.constants, images, labels)
-            )
+            split = self.layout.divided((images, labels))
+            scores = self._evaluate(parameters, statistics, self.constants, *split)
+            sums += jax.device_get(scores)
             count += len(labels)
         loss, error = sums / count
         return loss, error
@@ -114,7 +114,7 @@ class JaxLearner:
         net.load_weights(weights)
         _, parameters, statistics = taken_apart(net)
         loaded = self.carried._replace(parameters=parameters, statistics=statistics)
-        self.carried = self._on_device(loaded)
+        self.carried = self.layout.everywhere(loaded)
 
     def state(self) -> Arrays:
         """`net`, `momentum` and `balance`, the first two under the spec's names."""
@@ -137,17 +137,8 @@ class JaxLearner:
         optimizer = optax.tree_utils.tree_set(self.carried.optimizer, trace=momenta)
         balanced = import_state(under("balance", state), self.scheme)
         norms = None if self.carried.norms is None else jnp.asarray(state["norms"])
-        self.carried = self._on_device(Carried(parameters, statistics, optimizer, balanced, norms))
+        loaded = Carried(parameters, statistics, optimizer, balanced, norms)
+        self.carried = self.layout.everywhere(loaded)
 
     def _net(self) -> AnytimeNet:
         return self.structure.net(self.carried.parameters, self.carried.statistics)
-
-    def _on_device(self, tree: Any) -> Any:
-        return jax.device_put(tree, self.device)
-
-
-def _device(name: str) -> jax.Device:
-    try:
-        return jax.devices({"cpu": "cpu", "cuda": "gpu"}[name])[0]
-    except RuntimeError as error:
-        raise UserError("no CUDA device is at hand: choose --device cpu") from error

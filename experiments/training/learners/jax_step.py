@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
+from jax.sharding import NamedSharding
 
 from loss_balance.backends.jax import balance, fork, guidance
 from loss_balance.experiments.data.augment import Constants, augmented, standardised
@@ -67,15 +68,17 @@ def compiled(
     weight_decay: float,
     coupling: Coupling = SUM,
     steps: int = 1,
+    whole: NamedSharding | None = None,
 ) -> tuple[Callable[..., tuple[Carried, Array]], Callable[..., tuple[Array, Array]]]:
     """(training step, evaluation), the same for runs that differ in seed or learning rate alone.
 
-    `steps` are those of the whole training, over which guidance may rise.
+    `steps` are those of the whole training, over which guidance may rise. `whole` is how results
+    lie on several devices: as what the step was given, or a second one would compile it anew.
     """
     strength = coupling.strength(steps)
     optimizer = sgd(momentum, weight_decay)
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=whole)
     def step(
         carried: Carried,
         constants: Constants,
@@ -108,7 +111,7 @@ def compiled(
         parameters = jax.tree.map(lambda p, u: p - rate * u, carried.parameters, updates)
         return Carried(parameters, statistics, state, balanced, norms), losses
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=whole)
     def evaluate(
         parameters: list[Array],
         statistics: list[Array],

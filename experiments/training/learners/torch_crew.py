@@ -22,6 +22,7 @@ class TorchCrew:
     def __init__(self, device: torch.device) -> None:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
+        self.part = slice(self.rank, None, self.size)
         self.device = device
 
     def wait(self) -> None:

@@ -15,8 +15,8 @@ from support.experiments.run_contract import RunContract
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training.engine import Engine
-from loss_balance.experiments.training.learners import jax as jax_learner
 from loss_balance.experiments.training.learners import jax_step
+from loss_balance.experiments.training.learners.jax_devices import Layout
 
 
 @pytest.fixture(autouse=True)
@@ -78,4 +78,4 @@ def test_a_gpu_that_is_not_there_is_named():
     if any(device.platform == "gpu" for device in jax.devices()):
         pytest.skip("there is one")
     with pytest.raises(UserError, match="no CUDA device is at hand: choose --device cpu"):
-        jax_learner._device(Engine("jax", "cuda").device)
+        Layout(Engine("jax", "cuda"))

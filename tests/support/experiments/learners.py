@@ -46,11 +46,13 @@ def make(
     epochs=3,
     precision="float32",
     coupling=USUAL,
+    devices=1,
+    batch_norm="global",
     **recipe,
 ):
     """A run; with the same arguments the same one."""
     spec = families.resann(1, 4, 10, input_shape=data.input_shape)
-    engine = Engine(framework, precision=precision)
+    engine = Engine(framework, precision=precision, devices=devices, batch_norm=batch_norm)
     recipe = Recipe(epochs=epochs, **recipe)
     return Run(
         name="a",
