@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -22,10 +21,16 @@ from loss_balance.experiments.data.augment import (
 )
 from loss_balance.experiments.data.dataset import Arrays
 from loss_balance.experiments.data.sources import Dataset, Images, Labels
-from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.crew import ALONE, Crew
 from loss_balance.experiments.training.learners.interface import prefixed, under
+from loss_balance.experiments.training.learners.keras_replicas import (
+    MEAN,
+    SUM,
+    norm_together,
+    place_of,
+    tensor,
+)
 from loss_balance.experiments.training.loop import Run
 from loss_balance.reference_models.tensorflow import AnytimeNet
 
@@ -42,14 +47,17 @@ def use_one_thread() -> None:
 
 
 class TensorFlowLearner:
-    """Network, SGD and balancer of one run; the training split lives on the device too."""
+    """Network, SGD and balancer of one run; the training split lives on each device too."""
 
     def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
         self.crew = crew
-        self.device = _device(run.engine.device)
+        self.place = place_of(run.engine)
         self.recipe = run.recipe
-        with tf.device(self.device):
+        with self.place.scope():
             self.net = AnytimeNet(run.spec, run.seed, dtype=POLICIES[run.engine.precision])
+            self.local_norms = run.engine.batch_norm == "local" and self.place.count > 1
+            if self.place.count > 1 and not self.local_norms:
+                norm_together(self.net)
             self.coupling = run.coupling
             self.strength = run.coupling.strength(run.steps(len(data.y_train)))
             self.balance = Balancer(
@@ -68,16 +76,16 @@ class TensorFlowLearner:
                 for name, parameter in self.parameters.items()
             }
             prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
-            self.constants = Constants(*map(_tensor, prepared))
-            self.resident = None
-            if feed.resident(data):
-                self.resident = _tensor(data.x_train), _tensor(data.y_train)
+            self.constants = Constants(*map(tensor, prepared))
+        self.resident = None
+        if feed.resident(data):
+            self.resident = self.place.everywhere(data.x_train), self.place.everywhere(data.y_train)
         self._step = tf.function(
-            self._step_losses, autograph=False, jit_compile=run.engine.compiled
+            self.place.jointly(self._step_losses), autograph=False, jit_compile=run.engine.compiled
         )
         dtype = np.dtype(np.uint8) if data.streamed else data.x_train.dtype
         self._scores = tf.function(
-            self._batch_scores,
+            self.place.jointly(self._batch_scores),
             autograph=False,
             input_signature=(
                 tf.TensorSpec((None, *data.input_shape), dtype),
@@ -89,7 +97,7 @@ class TensorFlowLearner:
         self, batches: Iterable[feed.Batch], rate: float, on_step: Callable[[int, float], None]
     ) -> NDArray[np.float64]:
         step = -1
-        with tf.device(self.device):
+        with self.place.scope():
             learning_rate = tf.constant(rate, tf.float32)  # a number would be traced anew
             sums = tf.zeros(len(self.net.spec.exits), tf.float64)
             for step, batch in enumerate(batches):
@@ -97,16 +105,25 @@ class TensorFlowLearner:
                 sums += tf.cast(losses, tf.float64)
                 if step % 10 == 0:  # not every step: reading the loss waits for the device
                     on_step(step, float(losses[-1]))
+            if self.local_norms:
+                self._average_statistics()
         means: NDArray[np.float64] = sums.numpy() / (step + 1)
         return means
 
+    def _average_statistics(self) -> None:
+        """Gives all replicas the mean of their running statistics, of which each has its own."""
+        for variable in self.net.non_trainable_variables:
+            replicas = [replica.numpy() for replica in variable.value.values]
+            variable.assign(np.mean(replicas, axis=0))
+
     def _inputs(self, batch: feed.Batch) -> tuple[Any, Any, Any, Draws]:
         """(images, labels, index, draws) on the device."""
-        images, labels = self.resident or (_tensor(batch.images), _tensor(batch.labels))
-        return images, labels, _tensor(batch.chosen), Draws(*map(_tensor, batch.draws))
+        images, labels = self.resident or (tensor(batch.images), tensor(batch.labels))
+        return images, labels, tensor(batch.chosen), Draws(*map(tensor, batch.draws))
 
     def _step_losses(self, images: Any, labels: Any, index: Any, draws: Draws, rate: Any) -> Any:
         """One step of SGD; the mean cross-entropy of each exit over the batch, (num_exits,)."""
+        index, draws = self.place.own(index), Draws(*map(self.place.own, draws))
         x = augmented(images, index, draws, self.constants, tf)
         probe = None if self.norms is None else tf.zeros_like(self.norms)
         norms = None if self.norms is None else tf.identity(self.norms)
@@ -121,9 +138,15 @@ class TensorFlowLearner:
         probes = [] if probe is None else [probe]
         gradients, found = tape.gradient(total, (self.parameters, probes))
         if self.norms is not None:
-            self.norms.assign(*found)
-        self._descend(gradients, rate)
-        return losses
+            self.norms.assign(self._norms_of_all(*found))
+        self._descend(self.place.reduced(MEAN, gradients), rate)
+        return self.place.reduced(MEAN, losses)
+
+    def _norms_of_all(self, norms: Any) -> Any:
+        """Of the whole batch's gradients: each replica has other rows, so their squares add up."""
+        if self.place.count == 1:
+            return norms
+        return tf.sqrt(self.place.reduced(SUM, norms**2)) / self.place.count
 
     def _guidance(self, logits: Any) -> Any:
         if not self.coupling.guidance:
@@ -151,20 +174,21 @@ class TensorFlowLearner:
         self, batches: Iterable[tuple[Images, Labels]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         count = 0
-        with tf.device(self.device):
+        with self.place.scope():
             sums = tf.zeros((2, len(self.net.spec.exits)), tf.float64)
             for images, labels in batches:
-                sums += self._scores(_tensor(images), _tensor(labels))
+                sums += self._scores(tensor(images), tensor(labels))
                 count += len(labels)
         loss, error = sums.numpy() / count
         return loss, error
 
     def _batch_scores(self, images: Any, labels: Any) -> Any:
         """Sums over the batch of cross-entropies and errors of each exit, (2, num_exits)."""
+        images, labels = self.place.own(images), self.place.own(labels)
         logits = tf.stack(self.net(standardised(images, self.constants, tf), training=False))
         wrong = tf.argmax(logits, axis=2) != labels
         scores = tf.stack((exit_losses(logits, labels), tf.cast(wrong, tf.float32)))
-        return tf.reduce_sum(tf.cast(scores, tf.float64), axis=2)
+        return self.place.reduced(SUM, tf.reduce_sum(tf.cast(scores, tf.float64), axis=2))
 
     def loss_weights(self) -> list[float]:
         weights: list[float] = self.balance.loss_weights.numpy().tolist()
@@ -200,19 +224,3 @@ def exit_losses(logits: Any, labels: Any) -> Any:
     """Cross-entropy of each exit and image, (num_exits, B), in one kernel for all exits."""
     repeated = tf.broadcast_to(labels, tf.shape(logits)[:2])
     return tf.nn.sparse_softmax_cross_entropy_with_logits(repeated, logits)
-
-
-def _device(name: str) -> str:
-    """TensorFlow's name for it; UserError if it is not there, or Keras runs on another backend."""
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise UserError(f"Keras must run on TensorFlow here, got {backend}: see KERAS_BACKEND")
-    if name == "cuda" and not tf.config.list_physical_devices("GPU"):
-        raise UserError("no CUDA device is at hand: choose --device cpu")
-    return {"cpu": "CPU:0", "cuda": "GPU:0"}[name]
-
-
-def _tensor(array: NDArray[Any] | None) -> Any:
-    """A tensor on the current device; in 64 bits, for TensorFlow keeps int32 on the host."""
-    array = np.asarray(array)
-    return tf.constant(array.astype(np.int64) if array.dtype == np.int32 else array)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from support.experiments.learners import (
@@ -43,17 +41,20 @@ def assert_alike(found, expected):
 
 
 def trained_in(folder, framework, devices, stop_before=None):
-    """The result; a run that stops is at the end of an epoch."""
+    """The result. Of few steps: a ReLU that turns at another bit sets long runs apart."""
 
     def progress(epoch, step, loss):
         return epoch != stop_before
 
-    run = make(framework, devices=devices)
+    run = make(framework, devices=devices, batch_size=448, learning_rate=0.02)
     return train(run, learner(run, DATA), DATA, folder, progress)
 
 
 def assert_goes_on_with_others(framework, first, others, folder):
-    """Each of the others trains an epoch of what is in the folder, the last one the rest."""
+    """Each of the others trains an epoch of what is in the folder, the last one the rest.
+
+    A ReLU that turns moves what is kept by 1e-3; a state that did not come along by 0.1 and more.
+    """
     whole, cut = folder / "whole", folder / "cut"
     expected = trained_in(whole, framework, 1)
     for epoch, devices in enumerate((first, *others[:-1]), start=1):
@@ -62,10 +63,9 @@ def assert_goes_on_with_others(framework, first, others, folder):
     found = trained_in(cut, framework, others[-1])
     for name, values in expected.items():
         tie = 1.5 / len(DATA.y_test) if name == "test_error" else 0.0
-        np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=tie)
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=tie)
     epochs = read_metrics(cut)
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
-    assert all(a["train_loss"][-1] > b["train_loss"][-1] for a, b in pairwise(epochs))
     left, right = (weights.load(place / "checkpoint.npz") for place in (whole, cut))
     for name, array in left.items():
-        np.testing.assert_allclose(right[name], array, rtol=1e-3, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(right[name], array, rtol=1e-3, atol=5e-3, err_msg=name)
