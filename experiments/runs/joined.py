@@ -1,4 +1,4 @@
-"""Runs by the processes that torchrun has started, all of which execute the same command."""
+"""Runs by the processes that torchrun or its like has started, which execute the same command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loss_balance.experiments.errors import Interruption
-from loss_balance.experiments.runs.ranks import join, leave
+from loss_balance.experiments.runs import jax_processes, ranks
 from loss_balance.experiments.runs.watching import Done, Tell
 from loss_balance.experiments.runs.working import train_as
 from loss_balance.experiments.training.crew import Crew
@@ -27,9 +27,11 @@ def train_joined(runs: Sequence[Run], folder: Path, tell: Tell) -> dict[str, dic
         RuntimeError: the others are gone, or do not train the same.
     """
     results = {}
+    (framework,) = {run.engine.framework for run in runs}
+    meeting = jax_processes if framework == "jax" else ranks
     with _asked_to_stop() as asked:
         for run in runs:
-            crew = join(run)
+            crew = meeting.join(run)
             crew.check_equal("runs", [float(int(run.identity()[:12], 16))])
             try:
                 with _held(folder / run.name, crew, asked):
@@ -37,7 +39,7 @@ def train_joined(runs: Sequence[Run], folder: Path, tell: Tell) -> dict[str, dic
             except Interruption as error:
                 raise KeyboardInterrupt from error
             tell(Done(run.name))
-    leave()
+    meeting.leave()
     return results
 
 

@@ -9,6 +9,9 @@ from loss_balance.experiments.errors import UserError
 
 COUNTS = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # of their launchers
 
+JOINING = ("torch", "jax")  # frameworks, several processes of which may train one run
+COORDINATOR = "JAX_COORDINATOR_ADDRESS"
+
 
 def started(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
     """(the variable that says so, how many processes were started as one command); ("", 1) if one.
@@ -59,8 +62,10 @@ def devices(asked: int, framework: str) -> int:
     count = joined()
     if count == 1:
         return asked
-    if framework != "torch":
-        raise UserError(f"torchrun is for --framework torch, got {framework}")
+    if framework not in JOINING:
+        raise UserError(f"torchrun is for --framework {' or '.join(JOINING)}, got {framework}")
+    if framework == "jax" and ":" not in os.environ.get(COORDINATOR, ""):
+        raise UserError(f"several processes of jax need {COORDINATOR}, the host:port of rank 0")
     if asked not in (1, count):
         raise UserError(f"--devices must be {count} under torchrun, got {asked}")
     return count

@@ -55,3 +55,13 @@ class Alone:
 
 
 ALONE: Crew = Alone()
+
+
+def refuse_unequal(what: str, every: Sequence[Sequence[float]]) -> None:
+    """RuntimeError, which says of what, unless all ranks have the same values."""
+    for rank, theirs in enumerate(every):
+        if theirs != every[0]:
+            raise RuntimeError(
+                f"all ranks must have the same {what}, got "
+                f"{every[0]} on rank 0 and {theirs} on rank {rank}"
+            )

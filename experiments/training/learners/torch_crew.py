@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from loss_balance.experiments.errors import UserError
-from loss_balance.experiments.training.crew import Crew
+from loss_balance.experiments.training.crew import Crew, refuse_unequal
 from loss_balance.experiments.training.engine import Engine
 
 
@@ -35,12 +35,7 @@ class TorchCrew:
         mine = torch.tensor(values, dtype=torch.float64, device=self.device)
         every = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(every, mine)
-        for rank, theirs in enumerate(every):
-            if not torch.equal(theirs, every[0]):
-                raise RuntimeError(
-                    f"all ranks must have the same {what}, got "
-                    f"{every[0].tolist()} on rank 0 and {theirs.tolist()} on rank {rank}"
-                )
+        refuse_unequal(what, [theirs.tolist() for theirs in every])
 
     def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         summed: NDArray[np.float64] = self._summed(torch.from_numpy(values)).cpu().numpy()
