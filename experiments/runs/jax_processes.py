@@ -25,11 +25,12 @@ def join(run: Run) -> Any:
 
     from loss_balance.experiments.training.learners.jax_crew import JaxCrew
 
+    config: Any = jax.config
     if not jax.distributed.is_initialized():
         if run.engine.device == "cpu":
-            jax.config.update("jax_num_cpu_devices", 1)
-            jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
+            config.update("jax_num_cpu_devices", 1)
+            config.update("jax_cpu_collectives_implementation", "gloo")
+        config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
         jax.distributed.initialize(
             coordinator_address=os.environ[COORDINATOR],
             num_processes=int(os.environ["WORLD_SIZE"]),
@@ -46,4 +47,4 @@ def leave() -> None:
     """Ends the group: the last to be called."""
     import jax
 
-    jax.distributed.shutdown()
+    jax.distributed.shutdown()  # type: ignore[no-untyped-call]

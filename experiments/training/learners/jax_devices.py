@@ -33,7 +33,7 @@ class Layout:
         self.whole = self._rows = None
         if len(devices) > 1:
             mesh = Mesh(np.array(devices), (ROWS,), axis_types=(AxisType.Auto,))
-            self.whole, self._rows = NamedSharding(mesh, P()), NamedSharding(mesh, P(ROWS))
+            self.whole, self._rows = _over(mesh), _over(mesh, ROWS)
 
     def everywhere(self, tree: Any) -> Any:
         """Copies on every device."""
@@ -47,13 +47,17 @@ class Layout:
             return tree  # jit takes it along
         return jax.tree.map(self._divided, tree)
 
-    def _divided(self, x: Any) -> jax.Array:
+    def _divided(self, x: Any) -> Any:
         assert self._rows is not None
         divides = np.shape(x)[0] % self._rows.mesh.size == 0
         return _placed(x, self._rows if divides else self.whole)
 
 
-def _placed(x: Any, sharding: Any) -> jax.Array:
+def _over(mesh: Mesh, *axes: str) -> NamedSharding:
+    return NamedSharding(mesh, P(*axes))  # type: ignore[no-untyped-call]
+
+
+def _placed(x: Any, sharding: Any) -> Any:
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     array = np.asarray(x)  # device_put would first ask all processes whether they have the same
@@ -76,10 +80,11 @@ def devices_of(name: str, count: int) -> list[Any]:
 
 def _make_cpu_devices(count: int) -> None:
     """JAX makes as many as it is told to, until it first computes."""
-    if count == 1 or jax.config.jax_num_cpu_devices >= count or jax.distributed.is_initialized():
+    config: Any = jax.config
+    if count == 1 or config.jax_num_cpu_devices >= count or jax.distributed.is_initialized():
         return
     try:
-        jax.config.update("jax_num_cpu_devices", count)
+        config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:
         found = len(jax.devices("cpu"))
         if count > found:  # XLA_FLAGS may have made more than JAX was told to

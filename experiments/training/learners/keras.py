@@ -27,6 +27,7 @@ from loss_balance.experiments.training.learners.interface import prefixed, under
 from loss_balance.experiments.training.learners.keras_replicas import (
     MEAN,
     SUM,
+    average_statistics,
     norm_together,
     place_of,
     tensor,
@@ -106,15 +107,9 @@ class TensorFlowLearner:
                 if step % 10 == 0:  # not every step: reading the loss waits for the device
                     on_step(step, float(losses[-1]))
             if self.local_norms:
-                self._average_statistics()
+                average_statistics(self.net)
         means: NDArray[np.float64] = sums.numpy() / (step + 1)
         return means
-
-    def _average_statistics(self) -> None:
-        """Gives all replicas the mean of their running statistics, of which each has its own."""
-        for variable in self.net.non_trainable_variables:
-            replicas = [replica.numpy() for replica in variable.value.values]
-            variable.assign(np.mean(replicas, axis=0))
 
     def _inputs(self, batch: feed.Batch) -> tuple[Any, Any, Any, Draws]:
         """(images, labels, index, draws) on the device."""
@@ -138,15 +133,9 @@ class TensorFlowLearner:
         probes = [] if probe is None else [probe]
         gradients, found = tape.gradient(total, (self.parameters, probes))
         if self.norms is not None:
-            self.norms.assign(self._norms_of_all(*found))
+            self.norms.assign(self.place.norms(*found))
         self._descend(self.place.reduced(MEAN, gradients), rate)
         return self.place.reduced(MEAN, losses)
-
-    def _norms_of_all(self, norms: Any) -> Any:
-        """Of the whole batch's gradients: each replica has other rows, so their squares add up."""
-        if self.place.count == 1:
-            return norms
-        return tf.sqrt(self.place.reduced(SUM, norms**2)) / self.place.count
 
     def _guidance(self, logits: Any) -> Any:
         if not self.coupling.guidance:

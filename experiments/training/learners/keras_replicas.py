@@ -28,7 +28,8 @@ class OneDevice:
 
     def scope(self) -> AbstractContextManager[Any]:
         """Variables and tensors made in it lie here."""
-        return tf.device(self.device)
+        scope: AbstractContextManager[Any] = tf.device(self.device)
+        return scope
 
     def everywhere(self, array: NDArray[Any]) -> Any:
         """A tensor for `jointly`, on each device."""
@@ -46,6 +47,10 @@ class OneDevice:
     def reduced(self, how: Any, values: Any) -> Any:  # noqa: ARG002
         """Within `jointly`, tensors reduced over all devices."""
         return values
+
+    def norms(self, norms: Any) -> Any:
+        """Within `jointly`, those of the whole batch's gradients."""
+        return norms
 
 
 class Replicas:
@@ -82,6 +87,9 @@ class Replicas:
 
     def reduced(self, how: Any, values: Any) -> Any:
         return _context().all_reduce(how, values)
+
+    def norms(self, norms: Any) -> Any:
+        return tf.sqrt(self.reduced(SUM, norms**2)) / self.count  # other rows: squares add up
 
 
 Place = OneDevice | Replicas
@@ -135,6 +143,13 @@ def norm_together(net: keras.Model) -> None:
     for layer in net._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
+
+
+def average_statistics(net: keras.Model) -> None:
+    """Gives all replicas the mean of their running statistics, of which each has its own."""
+    for variable in net.non_trainable_variables:
+        replicas = [replica.numpy() for replica in variable.value.values]
+        variable.assign(np.mean(replicas, axis=0))
 
 
 def tensor(array: NDArray[Any] | None) -> Any:
