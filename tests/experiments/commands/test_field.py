@@ -284,3 +284,14 @@ def test_the_summaries_of_the_help_are_the_commands_own():
         module = import_module(f"loss_balance.experiments.commands.{name}")
         said = module.app.info.help if hasattr(module, "app") else getattr(module, name).__doc__
         assert said.strip().splitlines()[0] == summary
+
+
+@pytest.mark.parametrize(
+    "module", ["loss_balance", "loss_balance.experiments", "loss_balance.experiments.cli"]
+)
+def test_the_command_is_a_module_too(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "train", "--epochs", "0"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == ("loss-balance: epochs must be a whole number of at least 1, got 0\n")

@@ -13,6 +13,7 @@ pytest.importorskip("grain")
 from loss_balance.experiments.data import pictures, sources, stream
 from loss_balance.experiments.data.dataset import HELD_OUT_SHARE
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.recipes import Recipe, epoch_order
 
 CLASSES = ("n01440764", "n01443537", "n02000000")
@@ -72,6 +73,26 @@ def test_the_folder_may_move_and_the_fingerprint_stays(root, own):
     assert sources.load("imagefolder", own).fingerprint() == before
     next((own / "train" / CLASSES[0]).glob("*.JPEG")).unlink()
     assert sources.load("imagefolder", own).fingerprint() != before
+
+
+def test_each_of_several_processes_gets_its_rows_of_every_batch(root):
+    loaded = sources.load("imagefolder", root)
+    recipe = Recipe(epochs=1, batch_size=6)
+    for part in (slice(0, None, 2), slice(1, None, 3)):
+        for mine, whole in zip(
+            feed.training(loaded, recipe, 0, 0, part=part),
+            feed.training(loaded, recipe, 0, 0),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(mine.images, whole.images[part])
+            np.testing.assert_array_equal(mine.labels, whole.labels[part])
+            assert len(mine.chosen) == len(mine.labels)
+        split = loaded, loaded.x_test, loaded.y_test
+        for mine, whole in zip(
+            feed.evaluation(*split, part=part), feed.evaluation(*split), strict=True
+        ):
+            for of_part, of_all in zip(mine, whole, strict=True):
+                np.testing.assert_array_equal(of_part, of_all[part])
 
 
 def test_an_epoch_is_the_same_however_many_workers_read_it(root):
