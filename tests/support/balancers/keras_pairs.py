@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from support.distributed.two_replicas import two_replicas
 
 from loss_balance import Constant
 from loss_balance.backends.tensorflow import balance_model
@@ -105,12 +106,7 @@ def named(model: keras.Model, logs: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert mirrored.num_replicas_in_sync == 2
+    mirrored = two_replicas()
     found = {}
     for outputs, extra in SOME:
         with mirrored.scope():

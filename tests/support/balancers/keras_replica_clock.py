@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from support.distributed.two_replicas import two_replicas
 
 from loss_balance import AdaLoss, Constant
 from loss_balance.backends.tensorflow import Balancer
@@ -172,10 +173,7 @@ PARTS = (static, traced, counted, imported, whole, eager)
 
 
 if __name__ == "__main__":
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert mirrored.num_replicas_in_sync == 2
+    mirrored = two_replicas()
     found = {}
     for part in PARTS:
         results = part(mirrored, Path(sys.argv[2]))

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from support.balancers.replica_steps import SCHEME, TWO
+from support.distributed.two_replicas import two_replicas
 
 from loss_balance import AdaLoss
 from loss_balance.backends.tensorflow import Balancer, balance_model
@@ -89,10 +90,7 @@ def first_averages(strategy: tf.distribute.Strategy, strength: float) -> np.ndar
 
 
 if __name__ == "__main__":
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert mirrored.num_replicas_in_sync == 2
+    mirrored = two_replicas()
     found = run_loop(mirrored)
     found |= {f"one/{i}": np.asarray(x) for i, x in enumerate(run_fit(None))}
     found |= {f"two/{i}": np.asarray(x) for i, x in enumerate(run_fit(mirrored))}

@@ -15,15 +15,14 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+from support.distributed.two_replicas import two_replicas
 from support.docs.pages import run
 
 PAGE = "distributed-tensorflow.md"
 
 
 def mirrored() -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    both = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])  # by itself it looks for GPUs
+    both = two_replicas()
     with mock.patch.object(tf.distribute, "MirroredStrategy", return_value=both):
         page: dict[str, Any] = run(PAGE, "fit", "mirrored-fit", "mirrored-loop")
     assert page["strategy"].num_replicas_in_sync == 2
