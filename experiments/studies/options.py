@@ -129,7 +129,7 @@ class Options:
 
     def place(self) -> Place:
         """Where the runs are trained; UserError if that is no place."""
-        return place_of(self.jobs, self.cluster, self.devices)
+        return place_of(self.jobs, self.cluster, self.engine().devices)
 
     def engine(self) -> Engine:
         """What the runs compute in; UserError if a name is unknown or it is not installed."""

@@ -158,7 +158,7 @@ def test_ctrl_c_ends_runs_at_their_next_report_and_resume_goes_on(pair, here, tm
         until(lambda: all(epochs(run) for run in runs))
         os.kill(os.getpid(), signal.SIGINT)
 
-    with pair.slow(0.1), meanwhile(interrupt):
+    with pair.slow(0.5), meanwhile(interrupt):  # long enough to be in the middle of both
         status, printed, complaint = compare(out, "--cluster", pair.address)
         assert status == 130, complaint
         assert "--resume" in printed
