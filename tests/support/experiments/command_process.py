@@ -31,15 +31,18 @@ def command(*arguments, launcher=COMMAND, timeout=240, **variables):
 
 def begin(*arguments, launcher=COMMAND, **variables):
     """The running process, in a group of its own as a terminal gives it."""
-    return subprocess.Popen(
-        [*launcher, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment(**variables),
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored behind a "&"
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a "&"
+    try:  # not in the child before it begins: that would be a fork, which JAX warns of
+        return subprocess.Popen(
+            [*launcher, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(**variables),
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(happened, process, seconds=120):
