@@ -35,6 +35,7 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
     "torch": [*LOOPS, "tensorboard"],
 }
 ALL = "[torch,tensorflow-cpu,jax,experiments,dask]"  # [all] with the TensorFlow that CPUs need
+TOGETHER = ".nox/all"  # the environment of the sessions that need ALL
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
 # Every test has an end: one that hangs shows where.
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
@@ -59,7 +60,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session
+@nox.session(venv_location=TOGETHER)
 def types(session: nox.Session) -> None:
     """Mypy on the installed wheel, as users have it."""
     install(session, ALL, "mypy")
@@ -91,7 +92,7 @@ def keras(session: nox.Session, backend: str) -> None:
     session.run(*PYTEST, *KERAS_TESTS, *session.posargs, env=env)
 
 
-@nox.session
+@nox.session(venv_location=TOGETHER)
 def distributed(session: nox.Session) -> None:
     """What takes several processes or devices: balancers under each engine, and the command.
 
@@ -101,12 +102,10 @@ def distributed(session: nox.Session) -> None:
     for part in ("torch", "jax", "tensorflow", "commands"):
         needed = NEEDED.get(part, f"torch,distributed,psutil,{DATA}")
         env = {"LOSS_BALANCE_REQUIRE": needed, "HYPOTHESIS_PROFILE": "frameworks", **QUIET}
-        # Commands mostly wait for what they have started; the others would wait for each other.
-        pytest = PYTEST if part == "commands" else ["pytest", "--timeout=900", "--durations=15"]
-        session.run(*pytest, f"{DISTRIBUTED}/{part}", *session.posargs, env=env)
+        session.run(*PYTEST, f"{DISTRIBUTED}/{part}", *session.posargs, env=env)
 
 
-@nox.session
+@nox.session(venv_location=TOGETHER)
 def verify(session: nox.Session) -> None:
     """All frameworks in one environment, each in a process of its own, against one oracle."""
     install(session, ALL)

@@ -22,7 +22,7 @@ for module in filter(None, os.environ.get("LOSS_BALANCE_REQUIRE", "").split(",")
 usual = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 settings.register_profile("default", usual, derandomize=True, max_examples=200)
 # Every example runs several times slower in a framework; the formula itself is NumPy's matter.
-settings.register_profile("frameworks", usual, derandomize=True, max_examples=50)
+settings.register_profile("frameworks", usual, derandomize=True, max_examples=30)
 settings.register_profile("explore", usual, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -35,11 +35,12 @@ def _no_stray_files(tmp_path, monkeypatch):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Tests of one command share what they train, so one worker has them all; others are spread."""
+    """Tests of a command, or with processes, share what they make: a worker has a file of them."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return nodeid.split("::")[0] if "/commands/" in nodeid else nodeid
+            whole = "/commands/" in nodeid or "/distributed/" in nodeid
+            return nodeid.split("::")[0] if whole else nodeid
 
     return Scheduler(config, log)
