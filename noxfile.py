@@ -3,10 +3,12 @@
 One framework per environment and process; `constraints.txt` says which versions.
 """
 
+import os
 import re
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -35,7 +37,7 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
     "torch": [*LOOPS, "tensorboard"],
 }
 ALL = "[torch,tensorflow-cpu,jax,experiments,dask]"  # [all] with the TensorFlow that CPUs need
-TOGETHER = ".nox/all"  # the environment of the sessions that need ALL
+TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
 # Every test has an end: one that hangs shows where.
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
@@ -52,6 +54,19 @@ def install(session: nox.Session, extras: str, *tools: str) -> None:
     session.install("-c", "constraints.txt", f".{extras}", *tools)
 
 
+def run_together(session: nox.Session, program: str, *arguments: str, **options: Any) -> None:
+    """Runs a program of the environment that `together` makes."""
+    path = os.pathsep.join((str(TOGETHER), os.environ["PATH"]))
+    env = {**options.pop("env", {}), "PATH": path}
+    session.run(str(TOGETHER / program), *arguments, env=env, external=True, **options)
+
+
+@nox.session
+def together(session: nox.Session) -> None:
+    """Makes one environment with all frameworks, which the sessions that need them all share."""
+    install(session, ALL, "mypy", *TESTING, "psutil", "orbax-checkpoint", "setuptools")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: rules and format."""
@@ -60,11 +75,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session(venv_location=TOGETHER)
+@nox.session(python=False, requires=["together"])
 def types(session: nox.Session) -> None:
     """Mypy on the installed wheel, as users have it."""
-    install(session, ALL, "mypy")
-    session.run("mypy", "-p", "loss_balance")
+    run_together(session, "mypy", "-p", "loss_balance")
 
 
 @nox.session
@@ -92,24 +106,23 @@ def keras(session: nox.Session, backend: str) -> None:
     session.run(*PYTEST, *KERAS_TESTS, *session.posargs, env=env)
 
 
-@nox.session(venv_location=TOGETHER)
+@nox.session(python=False, requires=["together"])
 def distributed(session: nox.Session) -> None:
     """What takes several processes or devices: balancers under each engine, and the command.
 
-    One environment, and a process of pytest for each framework.
+    A process of pytest for each framework.
     """
-    install(session, ALL, *TESTING, "psutil", "orbax-checkpoint", "setuptools")
     for part in ("torch", "jax", "tensorflow", "commands"):
         needed = NEEDED.get(part, f"torch,distributed,psutil,{DATA}")
         env = {"LOSS_BALANCE_REQUIRE": needed, "HYPOTHESIS_PROFILE": "frameworks", **QUIET}
-        session.run(*PYTEST, f"{DISTRIBUTED}/{part}", *session.posargs, env=env)
+        run_together(session, *PYTEST, f"{DISTRIBUTED}/{part}", *session.posargs, env=env)
 
 
-@nox.session(venv_location=TOGETHER)
+@nox.session(python=False, requires=["together"])
 def verify(session: nox.Session) -> None:
     """All frameworks in one environment, each in a process of its own, against one oracle."""
-    install(session, ALL)
-    session.run("loss-balance", "verify", *(session.posargs or ["--sequences", "50"]))
+    sequences = session.posargs or ["--sequences", "50"]
+    run_together(session, "loss-balance", "verify", *sequences)
 
 
 @nox.session(python=["3.12", "3.13"])
