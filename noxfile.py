@@ -121,7 +121,7 @@ def distributed(session: nox.Session) -> None:
 @nox.session(python=False, requires=["together"])
 def verify(session: nox.Session) -> None:
     """All frameworks in one environment, each in a process of its own, against one oracle."""
-    sequences = session.posargs or ["--sequences", "50"]
+    sequences = session.posargs or ["--sequences", "20"]
     run_together(session, "loss-balance", "verify", *sequences)
 
 
