@@ -26,7 +26,7 @@ from loss_balance.backends.jax import (
 
 
 class JaxContract(GradientContract):
-    a_step = 200  # caches of JAX\'s own come and go
+    a_step = 200  # caches of JAX's own come and go
     wide = jnp.float64
 
     def step(self, balancer, losses, mask=None, dtype="float32", *, wrap=lambda x: x, **options):
@@ -123,8 +123,6 @@ class Loop:
 
 
 class FunctionsContract(JaxContract):
-    a_step = 200  # caches of JAX\'s own come and go
-
     def make(self, scheme, *, dtype=jnp.float32, **options):
         with jax.enable_x64(dtype == jnp.float64):
             return Loop(scheme, dtype=dtype, **options)
