@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as StopEvent
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.runs.watching import Done, Report, Tell
 from loss_balance.experiments.runs.worker import train_run
+from loss_balance.experiments.runs.working import belong_to_parent
 from loss_balance.experiments.training.loop import Run
 
 _channel: tuple[Queue[Report], StopEvent] | None = None  # a worker's line to its parent
@@ -67,16 +65,7 @@ def _drain(reports: Queue[Report], tell: Tell) -> None:
 def _start_worker(reports: Queue[Report], stop: StopEvent) -> None:
     global _channel  # a pool hands its workers nothing else
     _channel = (reports, stop)
-    for asked in (signal.SIGINT, signal.SIGTERM):  # both reach the parent too, which sets `stop`
-        signal.signal(asked, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    belong_to_parent()
 
 
 def _work(run: Run, folder: Path) -> dict[str, Any]:

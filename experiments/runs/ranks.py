@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from typing import Any
 
 from loss_balance.experiments.errors import Interruption, UserError
 from loss_balance.experiments.runs.watching import Report, Tell
-from loss_balance.experiments.runs.working import train_as
+from loss_balance.experiments.runs.working import belong_to_parent, train_as
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.reading import read_result
 
@@ -141,9 +140,7 @@ def _raise_first(run: Run, failures: list[Failure]) -> None:
 
 def _rank(rank: int, run: Run, folder: Path, meeting: str, line: Connection) -> None:
     """One process of the run."""
-    for asked in (signal.SIGINT, signal.SIGTERM):  # the command hears them, and says `stop`
-        signal.signal(asked, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    belong_to_parent()
 
     def tell(report: Report) -> None:
         if rank == 0:
@@ -162,15 +159,6 @@ def _rank(rank: int, run: Run, folder: Path, meeting: str, line: Connection) -> 
         text = str(error).splitlines()[0] if is_lost(error) else traceback.format_exc()
         line.send(Failure(time.monotonic(), text, known=False, lost=is_lost(error)))
         sys.exit(1)
-
-
-def _die_with_parent() -> None:
-    from multiprocessing import parent_process
-
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def join(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable
 from functools import lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,20 @@ def train_as(
     _check(run, data)
     made = learner(run, data, crew)
     return train(run, made, data, folder, progress, _readers(data, crew), on_epoch)
+
+
+def belong_to_parent() -> None:
+    """Makes this process deaf to signals that its parent hears too, and end when that does."""
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @lru_cache(maxsize=1)
