@@ -63,7 +63,7 @@ def place_of(jobs: int | None, cluster: str | None, devices: int = 1) -> Place:
     """What --jobs and --cluster mean.
 
     Args:
-        jobs: how many runs at a time; None is as many as the cores have devices for.
+        jobs: how many runs at a time; None is a core for each device of each.
         cluster: the address of a cluster, None for this machine.
         devices: how many each run takes.
 

@@ -25,14 +25,15 @@ from loss_balance.reference_models import families
 def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset) -> Comparison:
     """The comparison that the options describe; UserError where they do not fit the data."""
     try:
-        common, recipe = settings(options.set or ()), recipe_of(options)
+        common, engine = settings(options.set or ()), options.engine()
+        recipe = set_recipe(recipe_of(options), common)
         changed = named(schemes, common, sweeps(options.sweep or ()))
         spec = network_of(network, data.num_classes, data.input_shape)
         check_memory(spec)
-        _check_divides(options.engine().devices, min(recipe.batch_size, len(data.y_train)))
+        _check_divides(engine.devices, min(recipe.batch_size, len(data.y_train)))
         return Comparison(
             spec=spec,
-            recipe=set_recipe(recipe, common),
+            recipe=recipe,
             source=replace(options.source(), skip=data.skipped),
             fingerprint=data.fingerprint(),
             schemes=tuple(changed),
@@ -40,7 +41,7 @@ def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset
             seeds=options.chosen_seeds(),
             adaloss=options.adaloss(len(spec.exits)),
             images=len(data.y_train),
-            engine=options.engine(),
+            engine=engine,
             guidance=options.guidance,
             evaluate_every=options.evaluate_every,
         )

@@ -25,7 +25,12 @@ from loss_balance.experiments.data.sources import Dataset, Images, Labels
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.crew import ALONE, Crew
 from loss_balance.experiments.training.learners.interface import prefixed, under
-from loss_balance.experiments.training.learners.torch_crew import device_of, norms_of_all, shared
+from loss_balance.experiments.training.learners.torch_crew import (
+    TorchCrew,
+    device_of,
+    norms_of_all,
+    shared,
+)
 from loss_balance.experiments.training.loop import Run
 from loss_balance.reference_models.torch import AnytimeNet
 from loss_balance.reference_models.torch.net import Fork, placed_as, whole
@@ -41,7 +46,8 @@ class TorchLearner:
 
     def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
         self.crew = crew
-        self.device = device_of(run.engine.device, crew.rank)
+        # Not by the rank, which on several machines is no number of a GPU.
+        self.device = crew.device if isinstance(crew, TorchCrew) else device_of(run.engine.device)
         self.autocast = run.engine.precision == "bfloat16"
         self.net = AnytimeNet(run.spec, seed=run.seed).to(self.device)
         if run.engine.strategy != "fsdp":  # which takes contiguous parameters alone

@@ -47,8 +47,8 @@ class TorchCrew:
         return summed
 
 
-def device_of(name: str, rank: int) -> torch.device:
-    """The device of the process of that rank; UserError if there is none."""
+def device_of(name: str, rank: int = 0) -> torch.device:
+    """The device of the process of that rank on its machine; UserError if there is none."""
     if name == "cuda" and rank >= torch.cuda.device_count():
         if not torch.cuda.is_available():
             raise UserError("no CUDA device is at hand: choose --device cpu")
