@@ -18,11 +18,11 @@ def started(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
 
     torchrun's goes first, which may itself run under another launcher.
     """
-    for name in COUNTS:
-        count = environment.get(name, "")
-        if count.isdecimal() and (int(count) > 1 or name == "WORLD_SIZE"):
-            return (name, int(count)) if int(count) > 1 else ("", 1)
-    return "", 1
+    counts = {name: environment.get(name, "") for name in COUNTS}
+    known = {name: int(count) for name, count in counts.items() if count.isdecimal()}
+    if "WORLD_SIZE" in known:
+        known = {"WORLD_SIZE": known["WORLD_SIZE"]}
+    return next(((name, count) for name, count in known.items() if count > 1), ("", 1))
 
 
 def rank(environment: Mapping[str, str] = os.environ) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ import time
 
 from filelock import FileLock, Timeout
 from support.experiments.cluster_schemes import BRAKE
+from support.experiments.command_process import begin
 
 PATIENCE = 120.0  # seconds for anything at all to happen
 QUIET = {"OMP_NUM_THREADS": "1"}
@@ -118,15 +118,7 @@ def is_free(run):
 @contextlib.contextmanager
 def begun(*arguments, **environment):
     """The command as a process and a group of its own, as a terminal has it."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "loss_balance", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | QUIET | environment,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored behind a "&"
-    ) as process:
+    with begin(*arguments, **QUIET, **environment) as process:
         try:
             yield process
         finally:
