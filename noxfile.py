@@ -41,8 +41,8 @@ TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
 # Every test has an end: one that hangs shows where.
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
-DISTRIBUTED = "tests/distributed"
-APART = f"--ignore={DISTRIBUTED}"
+MULTIPROCESS = "tests/multiprocess"
+APART = f"--ignore={MULTIPROCESS}"
 NO_FRAMEWORK = ("core", "benchmarks", "experiments/pages", "test_house.py", "test_wheel.py")
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
@@ -115,7 +115,7 @@ def distributed(session: nox.Session) -> None:
     for part in ("torch", "jax", "tensorflow", "commands"):
         needed = NEEDED.get(part, f"torch,distributed,psutil,{DATA}")
         env = {"LOSS_BALANCE_REQUIRE": needed, "HYPOTHESIS_PROFILE": "frameworks", **QUIET}
-        run_together(session, *PYTEST, f"{DISTRIBUTED}/{part}", *session.posargs, env=env)
+        run_together(session, *PYTEST, f"{MULTIPROCESS}/{part}", *session.posargs, env=env)
 
 
 @nox.session(python=False, requires=["together"])

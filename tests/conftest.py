@@ -40,7 +40,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            whole = "/commands/" in nodeid or "/distributed/" in nodeid
+            whole = "/commands/" in nodeid or "/multiprocess/" in nodeid
             return nodeid.split("::")[0] if whole else nodeid
 
     return Scheduler(config, log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def test_no_module_comes_back_to_itself():
 @pytest.mark.parametrize("folder", sorted({path.parent for path in NAMES.values()}))
 def test_no_room_is_full(folder):
     assert len(list(folder.glob("*.py"))) <= MOST
+
+
+def test_no_folder_of_the_tests_stands_for_a_library():
+    """`tests` is on the path: where a library is absent, a folder of its name would be imported."""
+    files = [path for path in ROOT.glob("[!.]*/**/*.py") if "build" not in path.parts]
+    text = "\n".join(path.read_text() for path in files)
+    for folder in (path.name for path in ROOT.glob("tests/*/") if not (ROOT / path.name).exists()):
+        for wanted in (rf"^\s*import {folder}\b", rf'importorskip\("{folder}"'):
+            assert folder == "support" or not re.search(wanted, text, re.MULTILINE), folder
 
 
 def test_imports_in_functions_and_strings_are_seen(tmp_path):

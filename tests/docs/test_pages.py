@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-# Their blocks go on from one another: `test_loop_page.py` and tests/distributed see to them.
+# Their blocks go on from one another: `test_loop_page.py` and tests/multiprocess see to them.
 RUN_ELSEWHERE = {
     *("training-loop.md", "distributed-torch.md", "distributed-jax.md"),
     *("distributed-tensorflow.md", "cluster.md"),
