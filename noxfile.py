@@ -44,6 +44,8 @@ PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
 MULTIPROCESS = "tests/multiprocess"
 APART = f"--ignore={MULTIPROCESS}"
 NO_FRAMEWORK = ("core", "benchmarks", "experiments/pages", "test_house.py", "test_wheel.py")
+# What of the command is the same code whatever trains: with one framework.
+COMMANDS = ("compare", "field", "fuzz", "paper", "report", "study")
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
@@ -91,8 +93,10 @@ def tests(session: nox.Session, framework: str) -> None:
     profile = "default" if framework == "numpy" else "frameworks"
     env = {**needed, **QUIET, "HYPOTHESIS_PROFILE": profile}
     # What has no framework is tested twice: bare, and with all that the experiments need.
-    elsewhere = NO_FRAMEWORK if framework in ("tensorflow", "jax") else ()
-    ignored = [f"--ignore=tests/{name}" for name in elsewhere]
+    ignored = []
+    if framework in ("tensorflow", "jax"):
+        ignored = [f"--ignore=tests/{name}" for name in NO_FRAMEWORK]
+        ignored += [f"--ignore-glob=tests/experiments/**/test_{name}.py" for name in COMMANDS]
     session.run(*PYTEST, APART, *ignored, *session.posargs, env=env)
 
 

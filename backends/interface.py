@@ -44,6 +44,8 @@ def in_order(losses: Any, names: tuple[str, ...] | None, num_losses: int) -> Any
     Raises:
         ValueError: wrong count, wrong shape, unknown or missing names.
     """
+    if isinstance(losses, list):  # first, for it is what comes at every step
+        return _checked_list(losses, num_losses)
     if isinstance(losses, Mapping):
         losses = _by_name(losses, names)
     shape = getattr(losses, "shape", None)

@@ -19,6 +19,7 @@ from loss_balance.backends.interface import (
 )
 from loss_balance.backends.torch.forks import Branching
 from loss_balance.backends.torch.inputs import as_vector
+from loss_balance.backends.torch.known import AllSeen
 from loss_balance.backends.torch.replicas import Replicas, Shadow
 from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import Scheme
@@ -98,6 +99,7 @@ class Balancer(Branching, Joinable):
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the state's dtype must be float32 or float64, got {dtype}")
         self.replicas = Replicas(process_group, sync=sync)
+        self.all_seen = AllSeen()
         self.begin_forks(equilibrium=bool(equilibrium), pull=pull)
         self.begin_clock(accumulate)
         self.hold(self.scheme.init(torch, dtype))
@@ -144,12 +146,13 @@ class Balancer(Branching, Joinable):
         factors = self._factors_of(priorities)
         training = self.training if training is None else training
         seen, present = self._observed(vector, present, norms, training=training)
+        last_unseen = False
         if not torch.compiler.is_compiling() and not self._checked:
-            self.look(seen, training=training)
+            last_unseen = self.look(seen, training=training)
         if training:
             if self._join_config.enable and not self._join_config.is_first_joinable:
                 raise ValueError("in Join the balancer must come first: Join([balance, ddp])")
-            weights = self.observe(seen, present, update)
+            weights = self.observe(seen, present, update, last_unseen=last_unseen)
         else:
             weights = self.weights.clone()  # backward must not see what a later step writes
         self._traced = None  # the forks of the next step begin anew
@@ -178,7 +181,7 @@ class Balancer(Branching, Joinable):
         """The losses as one vector, zero where absent, and which are present (None: all)."""
         count = self.scheme.num_losses
         ordered = losses if isinstance(losses, Tensor) else in_order(losses, self.names, count)
-        vector, present = as_vector(ordered, self.average)
+        vector, present = as_vector(ordered, self._buffers["weights"])
         check_vector("losses", vector.shape, count)
         if not vector.is_floating_point():
             raise ValueError(f"losses must be real floating point, got {vector.dtype}")
@@ -233,6 +236,8 @@ def _total(weights: Tensor, vector: Tensor) -> Tensor:
     But for bfloat16: it has the range of float32, and two kernels less.
     """
     wide = vector.dtype
+    if weights.dtype == wide:
+        return torch.dot(weights, vector)
     if weights.dtype.itemsize > wide.itemsize and wide != torch.bfloat16:
         wide = weights.dtype
     return torch.dot(weights.to(wide), vector.to(wide)).to(vector.dtype)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from loss_balance.backends.interface import negative
-from loss_balance.backends.torch import ops as xp
+from loss_balance.backends.torch import ops, ops_seen
 from loss_balance.backends.torch.inputs import eager
+from loss_balance.backends.torch.known import AllSeen
 from loss_balance.backends.torch.loading import LoadedState
 from loss_balance.backends.torch.replicas import Replicas
-from loss_balance.backends.torch.state import on_host
+from loss_balance.backends.torch.state import on_host, to_numpy
 from loss_balance.schemes.base import AnyState
 from loss_balance.schemes.clock import mean, note
 
@@ -52,6 +54,7 @@ class Clock(LoadedState):
     """The part of the balancer that looks at the losses."""
 
     replicas: Replicas
+    all_seen: AllSeen
     _clock: Calls
 
     @property
@@ -70,24 +73,50 @@ class Clock(LoadedState):
         self._clock.now = place.first if now else place.next
         return now
 
-    def observe(self, losses: Tensor, present: Tensor | None, update: bool | None) -> Tensor:
-        """Moves the state by detached losses, or notes them; returns the weights to use."""
-        losses = losses.to(self.average.dtype)
+    def read_state(self) -> AnyState:
+        state = super().read_state()
+        if self.scheme.all_seen(state.average, np.zeros(())):  # whoever waits may as well look
+            self.all_seen.note(self.average)
+        return state
+
+    def observe(
+        self, losses: Tensor, present: Tensor | None, update: bool | None, *, last_unseen: bool
+    ) -> Tensor:
+        """Moves the state by detached losses, or notes them; returns the weights to use.
+
+        `last_unseen` says that with these losses every one has been seen.
+        """
+        old = self.held()
+        if losses.dtype != old.average.dtype:
+            losses = losses.to(old.average.dtype)
         alone, now = self.replicas.alone(), self.due(update)
         if not now:
             pending = self.noted(alone=alone)
-            self.note(note(pending, losses, self.scheme, xp, present), alone=alone)
+            self.note(note(pending, losses, self.scheme, ops, present), alone=alone)
             return self.weights.clone()
-        old = self.held()
         # A graph, compiled or captured, for `update=True` is right whatever came before it.
-        if alone and (update is None or eager(losses, self.average)) and not self._waiting:
-            new = self.scheme.update(old, losses, xp, present)
-            self.keep(new)
-            return new.weights  # type: ignore[no-any-return]
-        pending = note(self.noted(alone=alone), losses, self.scheme, xp, present)
+        if alone and (update is None or eager(losses, old.average)) and not self._waiting:
+            return self._step(old, losses, present, last_unseen=last_unseen)
+        pending = note(self.noted(alone=alone), losses, self.scheme, ops, present)
         if not alone:
             pending, old = self.replicas.reduce(pending, old)
         return self._move(pending, old)
+
+    def _step(
+        self, old: AnyState, losses: Tensor, present: Tensor | None, *, last_unseen: bool
+    ) -> Tensor:
+        """One update on the losses of this call alone; returns the weights to use."""
+        if torch.compiler.is_compiling():
+            new = self.scheme.update(old, losses, ops, present)
+            self.keep(old, new)
+            return new.weights  # type: ignore[no-any-return]
+        known = self.all_seen.holds(old.average)
+        short = known and present is None and eager(losses, old.average)
+        new = self.scheme.update(old, losses, ops_seen if short else ops, present)
+        self.keep(old, new)
+        if known or last_unseen:
+            self.all_seen.note(old.average)
+        return new.weights  # type: ignore[no-any-return]
 
     def observe_nothing(self) -> Callable[[], None] | None:
         """A call in which all losses are absent, begun: what is returned ends it."""
@@ -103,35 +132,41 @@ class Clock(LoadedState):
     @torch.no_grad()
     def _move(self, pending: Tensor, old: AnyState) -> Tensor:
         """One update, on the mean of what is pending; returns the weights to use."""
-        values, there = mean(pending, xp)
+        values, there = mean(pending, ops)
         known = torch.compiler.is_compiling() or self.replicas.met or self.replicas.alone()
         if not known and eager(pending, self.average):
             self._check(values, old)  # all replicas hold the same in their hands
             self.replicas.met = True
-        new = self.scheme.update(old._replace(pending=torch.zeros_like(pending)), values, xp, there)
+        new = self.scheme.update(
+            old._replace(pending=torch.zeros_like(pending)), values, ops, there
+        )
         self.clear_own()
         self._waiting = False
-        self.keep(new)
+        self.keep(self.held(), new)
         return new.weights  # type: ignore[no-any-return]
 
-    def look(self, losses: Tensor, *, training: bool) -> None:
+    def look(self, losses: Tensor, *, training: bool) -> bool:
         """The first look at values, on the host: refuses a state or losses that cannot be.
 
-        Between replicas this is put off to the first update, for all must decide alike.
+        Between replicas this is put off to the first update, for all must decide alike. True if
+        with these losses every one has been seen, as far as is known.
         """
+        seen = False
         if not eager(losses, self.average):
-            return
+            return seen
         self.wake(refuse=True)
         self.check_dtype()
         if not self.replicas.talking() or (training and self.replicas.alone()):
-            self._check(losses, self.held())
+            seen = self._check(losses, self.held())
         elif not training:
             self.check_state()
         self._checked = True
+        return seen
 
-    def _check(self, losses: Tensor, state: AnyState) -> None:
+    def _check(self, losses: Tensor, state: AnyState) -> bool:
         host = on_host(state)
         self.check_state(host)
-        begins = not (self.scheme.takes_negative or host.step)
-        if begins and bool((losses < 0).any()):
-            raise negative(self.scheme, losses.tolist())
+        values = to_numpy(losses)
+        if not (self.scheme.takes_negative or host.step) and (values < 0).any():
+            raise negative(self.scheme, values.tolist())
+        return self.scheme.all_seen(host.average, values)

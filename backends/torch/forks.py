@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree  # what torch itself takes apart struc
 from loss_balance.backends.interface import exit_index
 from loss_balance.backends.torch.clock import Clock
 from loss_balance.backends.torch.inputs import eager
+from loss_balance.backends.torch.known import version
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE, check_pull, shares, strength_at
 from loss_balance.equilibrium import guidance as guidance_of_exits
 from loss_balance.schemes.adaloss import Schedule
@@ -24,19 +25,14 @@ class Seen:
     def __init__(
         self, source: Tensor, shares_of: Callable[[Tensor], tuple[Tensor, Tensor]]
     ) -> None:
-        self.source, self.version = source, _version(source)
+        self.source, self.version = source, version(source)
         self.weights = source.clone()  # a later step writes into them
         own, deeper = shares_of(self.weights)
         self.own, self.deeper = own.unbind(), deeper.unbind()
 
     def is_of(self, weights: Tensor) -> bool:
         """Whether nothing was written to these weights since."""
-        return weights is self.source and _version(weights) == self.version is not None
-
-
-def _version(tensor: Tensor) -> int | None:
-    """How often it was written to; nobody counts in inference mode."""
-    return None if tensor.is_inference() else tensor._version
+        return weights is self.source and version(weights) == self.version is not None
 
 
 class Branching(Clock):

@@ -39,15 +39,14 @@ def as_vector(losses: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
         raise ValueError(
             f"losses must be tensors (torch.as_tensor makes one), got a {type(losses).__name__}"
         )
+    if all(isinstance(loss, Tensor) and loss.dim() == 0 for loss in losses):
+        return torch.stack(losses), None
     check_scalars(getattr(loss, "shape", ()) for loss in losses)
-    usual = True
     for i, loss in enumerate(losses):
-        if not isinstance(loss, Tensor):
-            usual = False
-            if loss is not None and not isinstance(loss, (int, float)):
-                kind = type(loss).__name__
-                raise ValueError(f"each loss must be a tensor or number, loss {i} is a {kind}")
-    return (torch.stack(losses), None) if usual else _stack(losses, like)
+        if loss is not None and not isinstance(loss, (Tensor, int, float)):
+            kind = type(loss).__name__
+            raise ValueError(f"each loss must be a tensor or number, loss {i} is a {kind}")
+    return _stack(losses, like)
 
 
 def _stack(losses: list[Any], like: Tensor) -> tuple[Tensor, Tensor | None]:

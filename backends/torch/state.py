@@ -37,15 +37,16 @@ class StateInBuffers(StatefulBalancer, nn.Module):
 
     def held(self) -> AnyState:
         """The state as it stands in the buffers, no copy."""
-        return self._state_type(*(getattr(self, name) for name in self._state_type._fields))
+        buffers = self._buffers  # `getattr` of a module costs as much as a small kernel
+        return self._state_type(*[buffers[name] for name in self._state_type._fields])
 
     @torch.no_grad()
-    def keep(self, new: AnyState) -> None:
-        """Writes the new state in place, for CUDA graphs.
+    def keep(self, old: AnyState, new: AnyState) -> None:
+        """Writes the new state in place of the held one, for CUDA graphs.
 
         But never a tensor onto itself: backward holds a fixed scheme's weights.
         """
-        changed = [(a, b) for a, b in zip(self.held(), new, strict=True) if a is not b]
+        changed = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
         # vmap has no rule for the fused copy. And of Inductor's kernel with one, where the weights
         # are no output, the weights came out as of averages that it had written before.
         if torch.compiler.is_compiling() or any(wrapped(b) for _, b in changed):

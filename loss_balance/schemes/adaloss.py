@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from loss_balance.checks import check_count, check_range
 from loss_balance.schemes.base import (
     AnyState,
@@ -22,11 +24,14 @@ from loss_balance.schemes.base import (
     Namespace,
     Scheme,
     State,
+    affine,
+    all_seen,
     counted,
     lerp,
     screen,
 )
 
+_NARROW = 1e-10  # a dtype with a larger epsilon is float32
 Schedule = Callable[..., Array]  # (step, xp, dtype) or (step) -> number, shape ()
 
 
@@ -97,6 +102,10 @@ class AveragingScheme(Scheme):
         """Averages are above it: `floor`, but no less than has an inverse in that dtype."""
         return max(self.floor, float(xp.finfo(dtype).tiny))
 
+    def all_seen(self, average: Array, losses: Array) -> bool:
+        low = self.lowest(average.dtype, np)
+        return bool(np.all((average > low) | ((losses > low) & np.isfinite(losses))))
+
     def state_type(self) -> Any:
         return State if self.warmup < 2 else WarmState  # the first value starts it in any case
 
@@ -112,16 +121,20 @@ class AveragingScheme(Scheme):
         """Moves the averages of live values and weighs anew; arguments as in `Scheme.update`."""
         low = self.lowest(losses.dtype, xp)
         values, live, bad = screen(losses, xp, present, low)
-        seen = state.average > low
+        start = state.average
+        seen = None if all_seen(xp) else start > low
         if self.clip is not None:
-            most = xp.where(seen, self.clip * state.average, values)
-            values = xp.minimum(values, most)
-        target = xp.where(live, values, state.average)  # where not live nothing moves
-        moved = self._moved(state, xp.where(seen, state.average, target), target, live, xp)
-        unseen = moved["average"] <= low  # they keep the weight they began with
-        average = xp.where(unseen, float(xp.finfo(losses.dtype).max), moved["average"])
-        weights = self.weigh(average, state.step, xp)
-        weights = xp.where(bad | unseen, state.weights, weights)
+            most = self.clip * start
+            values = xp.minimum(values, most if seen is None else xp.where(seen, most, values))
+        target = xp.where(live, values, start)  # where not live nothing moves
+        start = start if seen is None else xp.where(seen, start, target)
+        moved = self._moved(state, start, target, live, xp)
+        average, still = moved["average"], bad
+        if seen is not None:
+            unseen = average <= low  # they keep the weight they began with
+            average = xp.where(unseen, float(xp.finfo(losses.dtype).max), average)
+            still = bad | unseen
+        weights = xp.where(still, state.weights, self.weigh(average, state.step, xp))
         return state._replace(**moved, weights=weights, **counted(state, bad, xp))
 
     def _moved(
@@ -207,6 +220,7 @@ class AdaLoss(AveragingScheme):
             object.__setattr__(self, "_of_step_alone", not _takes_three(self.gamma))
         else:
             check_range("gamma", self.gamma, 0.0, 1.0)
+            object.__setattr__(self, "_gamma_narrow", float(np.float32(self.gamma)))
         check_range("decay", self.decay, 0.0, 1.0, open_high=True)
         check_range("final_weight", self.final_weight, 0.0, open_low=True)
         check_count("update_every", self.update_every)
@@ -233,7 +247,6 @@ class AdaLoss(AveragingScheme):
 
     def weigh(self, average: Array, step: Array, xp: Namespace) -> Array:
         """Alpha scaling and gamma-mixing."""
-        gamma = self._gamma_at(step, xp, average.dtype)
         scaled = average  # average_i / p_i, but for a factor that keeps the largest number finite
         if self.final_weight > 1.0:
             scaled = xp.concatenate((average[:-1], average[-1:] / self.final_weight))
@@ -241,14 +254,17 @@ class AdaLoss(AveragingScheme):
             scaled = xp.concatenate((average[:-1] * self.final_weight, average[-1:]))
         # One division, of equals where it is 1: of two XLA makes a product, and 1 is an ulp off.
         share = xp.min(scaled) / scaled  # alpha p_i / average_i
-        # Not (1 - gamma) * share + gamma: in float32 that is not always exactly 1 at share = 1.
-        return lerp(share, xp.ones_like(share), gamma, xp)
+        if callable(self.gamma):
+            gamma_now = self._gamma_at(self.gamma, step, xp, average.dtype)
+            return lerp(share, xp.ones_like(share), gamma_now, xp)
+        # Of a gamma that the dtype can hold, or both factors would not sum to exactly 1 in it.
+        narrow = float(xp.finfo(share.dtype).eps) > _NARROW
+        gamma = self._gamma_narrow if narrow else self.gamma  # type: ignore[attr-defined]
+        return affine(1.0 - gamma, share, gamma, xp)
 
-    def _gamma_at(self, step: Array, xp: Namespace, dtype: Any) -> Any:
-        if not callable(self.gamma):
-            return self.gamma
+    def _gamma_at(self, schedule: Schedule, step: Array, xp: Namespace, dtype: Any) -> Array:
         of_step_alone: bool = self._of_step_alone  # type: ignore[attr-defined]
-        return self.gamma(step) if of_step_alone else self.gamma(step, xp, dtype)
+        return schedule(step) if of_step_alone else schedule(step, xp, dtype)
 
 
 def _takes_three(function: Callable[..., Any]) -> bool:

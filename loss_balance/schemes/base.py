@@ -85,6 +85,13 @@ class Scheme(ABC):
                 entry in `losses` means nothing. None says that all are present.
         """
 
+    def all_seen(self, average: Array, losses: Array) -> bool:  # noqa: ARG002
+        """Whether every loss has been seen once these have come; NumPy arrays, on the host.
+
+        Says what a namespace may know (`all_seen` of this module); False where nobody asks.
+        """
+        return False
+
     def state_type(self) -> Any:
         """The NamedTuple that this scheme's states are."""
         return State
@@ -111,6 +118,14 @@ class Scheme(ABC):
         pairs = zip(fresh, state, strict=True)
         mixed = (xp.where(which, new, old) if len(old.shape) else old for new, old in pairs)
         return type(state)(*mixed)
+
+
+def all_seen(xp: Namespace) -> bool:
+    """Whether whoever made this namespace knows that each average is that of a value.
+
+    That saves the kernels which tell the two apart; the results are the same to the last bit.
+    """
+    return getattr(xp, "all_seen", False)
 
 
 def screen(
@@ -144,16 +159,16 @@ def counted(state: AnyState, bad: Array, xp: Namespace) -> dict[str, Array]:
 
     To be called last in an update: a namespace that has a `count` may count in place.
     """
-    return {
-        "step": count(state.step, 1, xp),
-        "skipped": count(state.skipped, bad, xp),
-        "recent": leak(state.recent, bad, xp),
-    }
+    step, skipped = count(state.step, state.skipped, bad, xp)
+    return {"step": step, "skipped": skipped, "recent": leak(state.recent, bad, xp)}
 
 
-def count(counter: Array, more: Array | int, xp: Namespace) -> Array:
-    """`counter + more`, whole numbers; `more` may be a bool."""
-    return xp.count(counter, more) if hasattr(xp, "count") else xp.add(counter, more)
+def count(step: Array, skipped: Array, bad: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Both counters of an update, one later."""
+    if hasattr(xp, "count"):
+        step, skipped = xp.count(step, skipped, bad)
+        return step, skipped
+    return xp.add(step, 1), xp.add(skipped, bad)
 
 
 def leak(level: Array, more: Array, xp: Namespace) -> Array:
@@ -171,6 +186,13 @@ def recently_bad(recent: Array) -> Array:
     are more than half, as are bad ones with 49 good ones after them.
     """
     return recent * (1.0 - 0.5 ** (1 / HALF_LIFE)) > 0.5
+
+
+def affine(slope: float, x: Array, offset: float, xp: Namespace) -> Array:
+    """`slope * x + offset`, of numbers: one kernel in torch."""
+    if hasattr(xp, "rsub"):  # torch
+        return xp.rsub(x, offset, alpha=-slope)
+    return slope * x + offset
 
 
 def lerp(start: Array, end: Array, weight: Any, xp: Namespace) -> Array:

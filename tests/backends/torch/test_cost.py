@@ -24,18 +24,19 @@ def kernels_of_a_step(scheme, *, stacked, dtype=torch.float32, **options):
     with Dispatches() as seen:
         torch.autograd.grad(balance(losses), losses)
     assert not SYNCS & set(seen.names)
-    return seen.kernels
+    root = seen.kernels.index("ones_like")  # the gradient of any loss begins with it
+    return seen.kernels[:root] + seen.kernels[root + 1 :]
 
 
 @pytest.mark.parametrize(
     ("stacked", "dtype", "most"),
     [
-        (True, torch.float32, 23),
-        (False, torch.float32, 24),
-        (True, torch.bfloat16, 25),
-        (False, torch.bfloat16, 26),
-        (True, torch.float16, 28),
-        (False, torch.float16, 29),
+        (True, torch.float32, 14),
+        (False, torch.float32, 15),
+        (True, torch.bfloat16, 16),
+        (False, torch.bfloat16, 17),
+        (True, torch.float16, 19),
+        (False, torch.float16, 20),
     ],
 )
 def test_a_step_takes_few_kernels_whatever_the_number_of_losses(stacked, dtype, most):
@@ -49,13 +50,13 @@ def test_a_step_takes_few_kernels_whatever_the_number_of_losses(stacked, dtype, 
 @pytest.mark.parametrize(
     ("scheme", "most"),
     [
-        (AdaLoss(75, final_weight=2.0), 26),
-        (AdaLoss(75, update_every=100), 27),
-        (AdaLoss(75, gamma=LinearSchedule(1.0, 0.0, 100)), 29),
-        (AdaLoss(75, clip=10.0), 27),
-        (AdaLoss(75, warmup=10), 39),
-        (Constant(75), 10),
-        (Linear(75), 10),
+        (AdaLoss(75, final_weight=2.0), 17),
+        (AdaLoss(75, update_every=100), 18),
+        (AdaLoss(75, gamma=LinearSchedule(1.0, 0.0, 100)), 21),
+        (AdaLoss(75, clip=10.0), 17),
+        (AdaLoss(75, warmup=10), 30),
+        (Constant(75), 9),
+        (Linear(75), 9),
     ],
 )
 def test_options_cost_a_fixed_number_too(scheme, most):

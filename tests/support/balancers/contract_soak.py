@@ -10,7 +10,7 @@ import numpy as np
 from loss_balance.experiments.verification.oracle import Oracle
 
 STEPS, WARM = 10_000, 1_000  # after WARM the objects are counted
-TRACED, HALF = 8_000, 9_000  # between which memory is measured, and after it: that slows
+TRACED, WINDOW = 6_100, 1_300  # from when on memory is traced, which slows, and how often measured
 
 
 def soak_losses() -> list[list[float]]:
@@ -25,7 +25,7 @@ def soak_losses() -> list[list[float]]:
 class SoakContract:
     """Mixed into `BalancerContract`, whose `make` and `step` it uses."""
 
-    a_step = 8  # bytes: what a container grows by that keeps one pointer a step
+    a_step = 4  # bytes: a list that keeps a pointer a step grows by more in every window
 
     def stepping(self, balancer):
         """What makes one step of many; overridden where any training compiles it."""
@@ -43,15 +43,15 @@ class SoakContract:
             step(losses)
         tracemalloc.start()
         memory = []
-        for half in (rows[TRACED:HALF], rows[HALF:]):
-            for losses in half:
+        for start in range(TRACED, STEPS, WINDOW):
+            for losses in rows[start : start + WINDOW]:
                 step(losses)
             gc.collect()
             memory.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
         assert counted() - objects < (STEPS - WARM) / 50
-        grown = memory[1] - memory[0]
-        assert grown < self.a_step * (STEPS - HALF)
+        # What grows does so in every window; what a framework's threads free late, in some.
+        assert min(np.diff(memory)) < self.a_step * WINDOW
         state = balancer.export_state()
         assert state["step"] == STEPS
         np.testing.assert_allclose(state["average"], oracle.average, rtol=1e-5)
