@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,18 @@ class Event(NamedTuple):
     used: bool  # its error is below that of all used before
 
 
-def schedule(members: Sequence[Sequence[Exit]], workers: int = 1) -> list[Event]:
+class Schedule(list[Event]):
+    """A list of events that is not to be changed, and the used ones of them, which `answer` asks.
+
+    A copy or a slice is a plain list, which `answer` takes too, in linear time.
+    """
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        super().__init__(events)
+        self.used = [event for event in self if event.used]
+
+
+def schedule(members: Sequence[Sequence[Exit]], workers: int = 1) -> Schedule:
     """Every answer of an ensemble in the order of time.
 
     Networks start first-in-first-out, each as soon as one of the workers is free; with one worker
@@ -64,7 +75,7 @@ def schedule(members: Sequence[Sequence[Exit]], workers: int = 1) -> list[Event]
     for time, m, k, error in sorted(moments):
         events.append(Event(time, m, k, error, used=error < best))
         best = min(best, error)
-    return events
+    return Schedule(events)
 
 
 def _plain(number: Any) -> Any:
@@ -84,8 +95,9 @@ def answer(events: Sequence[Event], budget: float) -> Event | None:
     """
     if math.isnan(budget):
         raise ValueError(f"budget must be a number, got {budget!r}")
-    ready = bisect_right(events, budget, key=lambda event: event.time)
-    return next((events[i] for i in range(ready - 1, -1, -1) if events[i].used), None)
+    used = events.used if isinstance(events, Schedule) else [e for e in events if e.used]
+    ready = bisect_right(used, budget, key=lambda event: event.time)
+    return used[ready - 1] if ready else None
 
 
 def ordinary(members: Sequence[Sequence[Exit]]) -> list[list[Exit]]:

@@ -83,6 +83,16 @@ def test_the_answer_is_the_best_that_is_ready(members, workers, budget):
     assert (found and found.error) == (min(in_time) if in_time else None)
 
 
+def test_the_answer_is_found_in_few_looks_also_behind_many_unused(monkeypatch):
+    looks = []
+    worse = [[Exit(k, 0.5)] for k in range(2, 10_000)]  # than the first, so that none is used
+    events = schedule([[Exit(1, 0.4)], *worse])
+    read = Event.time.__get__
+    monkeypatch.setattr(Event, "time", property(lambda event: looks.append(event) or read(event)))
+    assert answer(events, 10**9).error == 0.4
+    assert 0 < len(looks) < 20
+
+
 @given(ensembles, worker_counts)
 def test_a_used_exit_is_a_strict_improvement(members, workers):
     used = [event.error for event in schedule(members, workers) if event.used]
