@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 SCALE = 256  # the shorter side of a test image, of which the centre is cropped (paper, footnote 2)
+WORTH_WORKERS = 2000  # images: to start two processes takes as long as to read about so many
 Batch = tuple[NDArray[np.uint8], Labels]  # (B, SIDE, SIDE, 3) and (B,)
 
 
@@ -55,9 +58,36 @@ def training(
     Raises:
         UserError: a file is not an image, or is gone.
     """
-    places = np.arange(order.size).reshape(order.shape)[:, part]
-    split = _root(data), data.x_train, data.y_train, order[:, part]
-    return _batches(_Training(*split, seed, epoch, places), workers)
+    return _batches(_training(data, lambda _: order, seed, range(epoch, epoch + 1), part), workers)
+
+
+def epochs(
+    data: Dataset,
+    order_of: Callable[[int], NDArray[np.int64]],
+    seed: int,
+    numbers: range,
+    workers: int,
+    part: slice = slice(None),
+) -> Iterator[Iterator[Batch]]:
+    """The batches of one epoch after the other, each as `training` gives them.
+
+    The same processes read them all, none where there is too little to read. Each epoch is to be
+    taken to its end before the next one.
+
+    Args:
+        data: a streamed set.
+        order_of: the order of an epoch; all have one shape.
+        seed: of the run.
+        numbers: of the epochs.
+        workers: processes that read ahead.
+        part: which rows of each batch.
+    """
+    if not numbers:
+        return
+    source = _training(data, order_of, seed, numbers, part)
+    batches = _batches(source, source.worth(workers))
+    for _ in numbers:
+        yield islice(batches, len(source) // len(numbers))
 
 
 def evaluation(
@@ -69,9 +99,42 @@ def evaluation(
     part: slice = slice(None),
 ) -> Iterator[Batch]:
     """All images of a split in order, scaled to 256 and cropped in the centre; as `training`."""
+    return _batches(_evaluation(data, x, y, batch_size, part), workers)
+
+
+def evaluations(
+    data: Dataset,
+    x: Images,
+    y: Labels,
+    batch_size: int,
+    times: int,
+    workers: int,
+    part: slice = slice(None),
+) -> Iterator[Iterator[Batch]]:
+    """So many times what `evaluation` gives, read by the same processes, as `epochs`."""
+    source = _evaluation(data, x, y, batch_size, part, times)
+    batches = _batches(source, source.worth(workers))
+    for _ in range(times):
+        yield islice(batches, len(source) // times)
+
+
+def _training(
+    data: Dataset,
+    order_of: Callable[[int], NDArray[np.int64]],
+    seed: int,
+    numbers: range,
+    part: slice,
+) -> _Training:
+    orders = _Orders(order_of, numbers, part)
+    return _Training(_root(data), data.x_train, data.y_train, orders, seed)
+
+
+def _evaluation(
+    data: Dataset, x: Images, y: Labels, batch_size: int, part: slice, times: int = 1
+) -> _Evaluation:
     starts = range(0, len(y), batch_size)
     order = [np.arange(start, min(start + batch_size, len(y)))[part] for start in starts]
-    return _batches(_Evaluation(_root(data), x, y, order), workers)
+    return _Evaluation(_root(data), x, y, order * times)
 
 
 def crop_training(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -138,7 +201,7 @@ class _Evaluation:
     root: Path
     names: Images
     labels: Labels
-    order: list[NDArray[np.int64]] | NDArray[np.int64]  # which images are in which batch
+    order: Sequence[NDArray[np.int64]]  # which images are in which batch
 
     def __len__(self) -> int:
         return len(self.order)
@@ -150,6 +213,10 @@ class _Evaluation:
             images[place] = np.asarray(self._image(name, step, place))
         return images, self.labels[chosen]
 
+    def worth(self, workers: int) -> int:
+        """So many workers, or 0 where starting them takes longer than reading all here."""
+        return workers if len(self) * len(self.order[0]) >= WORTH_WORKERS else 0
+
     def _image(self, name: bytes, step: int, place: int) -> Image.Image:
         image = pictures.read(self.root / os.fsdecode(name), "RGB")
         return self._crop(image, step, place)
@@ -158,17 +225,41 @@ class _Evaluation:
         return crop_evaluation(image)
 
 
+class _Orders(Sequence[NDArray[np.int64]]):
+    """Which images are in which batch of many epochs; one epoch's order at a time in memory."""
+
+    def __init__(
+        self, order_of: Callable[[int], NDArray[np.int64]], numbers: range, part: slice
+    ) -> None:
+        self.order_of, self.numbers, self.part = order_of, numbers, part
+        self.kept, self.order = numbers[0], order_of(numbers[0])
+        self.steps, self.size = self.order.shape
+
+    def __len__(self) -> int:
+        return self.steps * len(self.numbers)
+
+    def __getitem__(self, step: Any) -> Any:
+        number, row = self.place(step)
+        if number != self.kept:
+            self.kept, self.order = number, self.order_of(number)
+        return self.order[row][self.part]
+
+    def place(self, step: int) -> tuple[int, int]:
+        """(epoch, batch of it)."""
+        return self.numbers[step // self.steps], step % self.steps
+
+
 @dataclass(frozen=True)
 class _Training(_Evaluation):
     """Likewise, each image changed by random numbers of its own."""
 
+    order: _Orders
     seed: int
-    epoch: int
-    places: NDArray[np.int64]  # of each image in the epoch
 
     def _crop(self, image: Image.Image, step: int, place: int) -> Image.Image:
-        position = int(self.places[step, place])
-        return crop_training(image, generator(self.seed, self.epoch, 5, position))
+        epoch, row = self.order.place(step)
+        position = row * self.order.size + range(self.order.size)[self.order.part][place]
+        return crop_training(image, generator(self.seed, epoch, 5, position))
 
 
 def _root(data: Dataset) -> Path:

@@ -52,16 +52,47 @@ def training(
         workers: processes that read streamed images.
         part: which rows of each batch.
     """
+    return next(epochs(data, recipe, seed, range(epoch, epoch + 1), workers, part))
+
+
+def epochs(
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    numbers: range,
+    workers: int = 0,
+    part: slice = ALL,
+) -> Iterator[Iterator[Batch]]:
+    """What `training` gives of these epochs, one after the other, each to be taken to its end.
+
+    Worker processes that read streamed images live as long as there are epochs.
+    """
+    if not data.streamed:
+        for number in numbers:
+            yield _in_memory(data, recipe, seed, number, part)
+        return
+    from loss_balance.experiments.data import stream  # its loader is not for everyone
+
+    def order_of(number: int) -> NDArray[np.int64]:
+        return epoch_order(seed, number, len(data.y_train), recipe)
+
+    for batches in stream.epochs(data, order_of, seed, numbers, workers, part):
+        yield (
+            Batch(np.arange(len(labels), dtype=np.int32), _still(len(labels)), images, labels)
+            for images, labels in batches
+        )
+
+
+def _still(count: int) -> Draws:
+    """For images that come augmented."""
+    return draws(Augmentation(), 0, 0, count)
+
+
+def _in_memory(
+    data: Dataset, recipe: Recipe, seed: int, epoch: int, part: slice
+) -> Iterator[Batch]:
     order = epoch_order(seed, epoch, len(data.y_train), recipe)
     size = order.shape[1]
-    if data.streamed:
-        from loss_balance.experiments.data import stream  # its loader is not for everyone
-
-        mine = len(range(size)[part])
-        still, index = draws(Augmentation(), seed, epoch, mine), np.arange(mine, dtype=np.int32)
-        for images, labels in stream.training(data, order, seed, epoch, workers, part):
-            yield Batch(index, still, images, labels)
-        return
     drawn = draws(data.augmentation, seed, epoch, order.size)
     for step, index in enumerate(order.astype(np.int32)):
         rows = slice(step * size, (step + 1) * size)
@@ -72,12 +103,21 @@ def evaluation(
     data: Dataset, x: Images, y: Labels, workers: int = 0, part: slice = ALL
 ) -> Iterator[tuple[Images, Labels]]:
     """All images of a split in order, as published, with their labels; of each batch a part."""
+    return next(evaluations(data, x, y, 1, workers, part))
+
+
+def evaluations(
+    data: Dataset, x: Images, y: Labels, times: int, workers: int = 0, part: slice = ALL
+) -> Iterator[Iterator[tuple[Images, Labels]]]:
+    """So many times what `evaluation` gives, read by the same processes."""
     size = max(1, min(500, PIXELS // (data.input_shape[0] * data.input_shape[1])))
     if data.streamed:
         from loss_balance.experiments.data import stream  # its loader is not for everyone
 
-        yield from stream.evaluation(data, x, y, size, workers, part)
+        yield from stream.evaluations(data, x, y, size, times, workers, part)
         return
-    for start in range(0, len(y), size):
-        batch = slice(start, start + size)
-        yield x[batch][part], y[batch][part]
+    for _ in range(times):
+        yield (
+            (x[start : start + size][part], y[start : start + size][part])
+            for start in range(0, len(y), size)
+        )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from loss_balance.backends.interface import scheme_config
+from loss_balance.experiments.data.dataset import Images, Labels
 from loss_balance.experiments.data.preparation import preparation_for
 from loss_balance.experiments.data.sources import Dataset, Source
 from loss_balance.experiments.errors import Interruption, UserError
@@ -59,6 +60,10 @@ class Run:
     def steps(self, images: int) -> int:
         """Of the whole training, over so many images."""
         return self.recipe.epochs * self.recipe.batches(images)
+
+    def evaluates_after(self, epoch: int) -> bool:
+        """Whether the test images are asked for after this epoch, counted from 0."""
+        return self.evaluate_every > 0 and (epoch + 1) % self.evaluate_every == 0
 
     def identity(self) -> str:
         """A digest, equal for runs that end in equal numbers, wherever they and their data lie."""
@@ -111,13 +116,15 @@ def train(
     first = restore(folder, learner, mends=leads)
     if leads:
         note_environment(folder, environment(run.engine))
-    for epoch in range(first, run.recipe.epochs):
+    left = range(first, run.recipe.epochs)
+    fed = feed.epochs(data, run.recipe, run.seed, left, workers, crew.part)
+    tests = _tests(run, data, left, workers, crew.part)
+    for epoch, batches in zip(left, fed, strict=True):
 
         def on_step(step: int, loss: float, epoch: int = epoch) -> None:
             if not crew.all(progress(epoch, step, loss)):
                 raise Interruption
 
-        batches = feed.training(data, run.recipe, run.seed, epoch, workers, crew.part)
         began = time.perf_counter()
         losses = learner.train_epoch(batches, run.recipe.rate(epoch), on_step)
         seconds = time.perf_counter() - began
@@ -135,26 +142,39 @@ def train(
             "seconds": seconds,
             "images_per_second": images / seconds,
         }
-        if run.evaluate_every and (epoch + 1) % run.evaluate_every == 0:
-            record |= _tested(learner, data, workers)
+        if run.evaluates_after(epoch):
+            record |= _tested(learner, next(tests))
         crew.check_equal("loss weights", record["loss_weight"])
         state = learner.state()
         if leads:
             save_epoch(folder, record, state)
             on_epoch(record)
-    return _finish(learner, data, folder, workers)
+    return _finish(learner, data, folder, workers, next(tests))
 
 
-def _tested(learner: Learner, data: Dataset, workers: int) -> Record:
-    split = feed.evaluation(data, data.x_test, data.y_test, workers, learner.crew.part)
+def _tests(
+    run: Run, data: Dataset, epochs: range, workers: int, part: slice
+) -> Iterator[Iterator[tuple[Images, Labels]]]:
+    """The test images, for each time that they are asked for: after some epochs, and at the end."""
+    times = 1 + sum(run.evaluates_after(epoch) for epoch in epochs)
+    return feed.evaluations(data, data.x_test, data.y_test, times, workers, part)
+
+
+def _tested(learner: Learner, split: Iterator[tuple[Images, Labels]]) -> Record:
     loss, error = learner.evaluate(split)
     return {"test_loss": loss.tolist(), "test_error": error.tolist()}
 
 
-def _finish(learner: Learner, data: Dataset, folder: Path, workers: int) -> dict[str, Any]:
+def _finish(
+    learner: Learner,
+    data: Dataset,
+    folder: Path,
+    workers: int,
+    test: Iterator[tuple[Images, Labels]],
+) -> dict[str, Any]:
     split = feed.evaluation(data, data.x_train, data.y_train, workers, learner.crew.part)
     train_loss, _ = learner.evaluate(split)
-    measured = {"train_loss": train_loss.tolist(), **_tested(learner, data, workers)}
+    measured = {"train_loss": train_loss.tolist(), **_tested(learner, test)}
     result = {name: measured[name] for name in METRICS}
     weights = learner.weights()
     if learner.crew.rank == 0:

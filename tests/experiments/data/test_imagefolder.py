@@ -106,6 +106,40 @@ def test_an_epoch_is_the_same_however_many_workers_read_it(root):
     np.testing.assert_array_equal(labels, y)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_many_epochs_are_read_by_the_same_processes(root, workers, monkeypatch):
+    monkeypatch.setattr(stream, "WORTH_WORKERS", 1)
+    begun, begin = [], stream._batches
+    monkeypatch.setattr(stream, "_batches", lambda *a: begun.append(a[1]) or begin(*a))
+    loaded, recipe = sources.load("imagefolder", root), Recipe(epochs=3, batch_size=5)
+    numbers, part = range(1, 4), slice(1, None, 2)
+    read = [list(each) for each in feed.epochs(loaded, recipe, 7, numbers, workers, part)]
+    assert begun == [workers]
+    for number, batches in zip(numbers, read, strict=True):
+        alone = list(feed.training(loaded, recipe, 7, number, part=part))
+        for one, other in zip(batches, alone, strict=True):
+            np.testing.assert_array_equal(one.images, other.images)
+            np.testing.assert_array_equal(one.labels, other.labels)
+    split = loaded, loaded.x_test, loaded.y_test
+    for again in feed.evaluations(*split, 2, workers):
+        for one, other in zip(again, feed.evaluation(*split), strict=True):
+            np.testing.assert_array_equal(one[0], other[0])
+    assert begun[-3:] == [workers, 0, 0] or workers == 0
+    assert not list(feed.epochs(loaded, recipe, 7, range(3, 3), workers))
+
+
+def test_a_small_set_starts_no_processes(root, monkeypatch):
+    asked = []
+    begin = stream._batches
+    monkeypatch.setattr(stream, "_batches", lambda *a: asked.append(a[1]) or begin(*a))
+    loaded = sources.load("imagefolder", root)
+    for batches in feed.epochs(loaded, Recipe(epochs=2, batch_size=5), 0, range(2), workers=2):
+        assert len(list(batches)) == 2
+    monkeypatch.setattr(stream, "WORTH_WORKERS", 20)  # of two epochs of two batches of five
+    next(feed.epochs(loaded, Recipe(epochs=2, batch_size=5), 0, range(2), workers=2))
+    assert asked == [0, 2]
+
+
 def test_every_seed_epoch_and_place_has_a_crop_of_its_own(root):
     loaded = sources.load("imagefolder", root)
     order = np.zeros((1, 4), np.int64)  # one image, four times
