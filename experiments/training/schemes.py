@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from loss_balance.backends.interface import scheme_config, scheme_from_config
@@ -89,11 +89,16 @@ SCHEMES = {
     ),
     "gradient-norm": Kind(
         GradientNorm,
-        lambda given, _: GradientNorm(**vars(given)),
+        lambda given, _: _of_gradients(given),
         Coupling(equilibrium=True),
     ),
     OPT: Kind(Single, lambda given, _: Single(given.num_losses)),  # a network per exit
 }
+
+
+def _of_gradients(given: AdaLoss) -> GradientNorm:
+    """Of the same hyperparameters; `vars` would have what follows from them too."""
+    return GradientNorm(**{field.name: getattr(given, field.name) for field in fields(given)})
 
 
 def name_of(config: Mapping[str, Any], coupling: Coupling) -> str:
