@@ -151,13 +151,14 @@ class BalancedModel(keras.Model):
         losses, present = self._in_scheme_order(found)
         if present is not None:
             present = on_any_replica(present)
-        # Keras divides each loss by the number of replicas; the state is to see the loss itself.
-        share = 1 / replicas()
-        losses = [loss / share for loss in losses]
-        total = self.balancer(mean_over_replicas(losses), mask=present, training=training)
+        # Stacked once, for each operator counts in a small step.
+        stacked, count = ops.stack(losses), replicas()
+        if count > 1:  # Keras divides each loss by it; the state is to see the loss itself
+            stacked = stacked * count
+        total = self.balancer(mean_over_replicas(stacked), mask=present, training=training)
         self.shown_weights.update_state(self.balancer.loss_weights, self.balancer.state_skipped)
-        self.loss_sum.update_state(sum(losses), sample_weight=found.batch)
-        return total * share
+        self.loss_sum.update_state(ops.sum(stacked), sample_weight=found.batch)
+        return total if count == 1 else total / count
 
     def _in_scheme_order(self, found: Found) -> tuple[list[Any], Any]:
         """The losses and which are present; default names are those of what was found."""

@@ -129,6 +129,19 @@ def implied_training(layer: Any) -> bool:
     return context.entry_layer is layer
 
 
+def read(variable: Any) -> Any:
+    """What the variable holds now, whatever is written to it later.
+
+    A copy on PyTorch alone, where an assignment writes in place; elsewhere that would be an
+    operator more.
+    """
+    if keras.backend.backend() == "torch":
+        return ops.copy(variable)
+    held = variable.value
+    reading = getattr(held, "value", None)  # of TensorFlow's variables
+    return reading() if callable(reading) else held
+
+
 def has_values(x: Any) -> bool:
     """Whether there is something to look at: not while Keras or a compiler traces."""
     if isinstance(x, keras.KerasTensor):
@@ -194,16 +207,15 @@ def sum_over_replicas(pending: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, pending)
 
 
-def mean_over_replicas(losses: list[Any]) -> Any:
+def mean_over_replicas(losses: Any) -> Any:
     """What the losses of the whole batch are, shape (losses,), with the gradient of this replica's.
 
     A replica whose samples all weigh nothing has a part in it, as they have on one device.
     """
     if replicas() == 1:
         return losses
-    own = ops.stack(losses)
-    whole = sum_over_replicas(ops.stop_gradient(own)) / replicas()
-    return own + (whole - ops.stop_gradient(own))
+    whole = sum_over_replicas(ops.stop_gradient(losses)) / replicas()
+    return losses + (whole - ops.stop_gradient(losses))
 
 
 def on_any_replica(present: Any) -> Any:

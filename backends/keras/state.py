@@ -10,6 +10,7 @@ from keras import ops
 
 from loss_balance.backends.fields import IDENTITY, NEW
 from loss_balance.backends.identity import exported, fixed_weights
+from loss_balance.backends.keras.ops import read
 from loss_balance.backends.state import StatefulBalancer
 from loss_balance.schemes.base import AnyState
 
@@ -68,7 +69,7 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
         fixed = fixed_weights(self.scheme)
         if fixed is not None:  # configuration, whatever was loaded
             return ops.convert_to_tensor(np.array(fixed), self.variable_dtype)
-        return ops.copy(self.state_weights)
+        return read(self.state_weights)
 
     def copied(self, field: str) -> Any:
         """A copy of a field of the state, between steps.
@@ -78,7 +79,7 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
         """
         if field == PENDING and not self._notes:
             return self._nothing()
-        return ops.copy(self.variable(field))
+        return read(self.variable(field))
 
     def _nothing(self) -> Any:
         """`pending` where nothing is."""
@@ -93,7 +94,7 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
         found: dict[str, Any] = dict.fromkeys(kind._fields)
         for name in kind._fields:
             if name not in ("weights", PENDING) or (pending and name == PENDING):
-                found[name] = ops.copy(self.variable(name))
+                found[name] = read(self.variable(name))
         return kind(**found | {"weights": self.loss_weights})
 
     def _write(self, old: AnyState, new: AnyState) -> None:

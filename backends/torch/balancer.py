@@ -181,7 +181,7 @@ class Balancer(Branching, Joinable):
         """The losses as one vector, zero where absent, and which are present (None: all)."""
         count = self.scheme.num_losses
         ordered = losses if isinstance(losses, Tensor) else in_order(losses, self.names, count)
-        vector, present = as_vector(ordered, self._buffers["weights"])
+        vector, present = as_vector(ordered, self.average)
         check_vector("losses", vector.shape, count)
         if not vector.is_floating_point():
             raise ValueError(f"losses must be real floating point, got {vector.dtype}")

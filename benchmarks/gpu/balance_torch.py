@@ -13,7 +13,7 @@ from benchmarks.gpu.cuda import compiling, free, graphed, start, timer
 from benchmarks.gpu.options import Options
 from benchmarks.timing import Step
 
-PEERS = "torchjd"
+PEERS = "TorchJD"
 GRAPH = "CUDA graph"
 
 
@@ -81,7 +81,7 @@ def _note_peers(job: Attempts) -> None:
     try:
         import torchjd  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
     except ImportError:
-        job.results.skip(PEERS, "not installed")
+        job.results.skip(PEERS.lower(), "not installed")
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ class _Orders(Sequence[NDArray[np.int64]]):
     ) -> None:
         self.order_of, self.numbers, self.part = order_of, numbers, part
         self.kept, self.order = numbers[0], order_of(numbers[0])
-        self.steps, self.size = self.order.shape
+        self.steps, self.size = len(self.order), len(self.order[0])
 
     def __len__(self) -> int:
         return self.steps * len(self.numbers)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loss_balance.experiments.verification.isolation import installed, run_module
+from loss_balance.experiments.verification.isolation import installed, run_each
 from loss_balance.experiments.verification.oracle import Oracle
 from loss_balance.schemes.adaloss import AdaLoss, LinearSchedule
 
@@ -66,11 +66,11 @@ class BalancerVerdict:
 def verify(folder: Path, sequences: int, seed: int) -> Iterator[BalancerVerdict]:
     """Runs both rounds for every installed framework; `folder` takes what they exchange."""
     frameworks = installed()
-    first = {name: _run(name, "first", folder, sequences, seed) for name in frameworks}
+    first = _run(frameworks, "first", folder, sequences, seed)
+    rest = frameworks if len(frameworks) > 1 else []
+    second = _run(rest, "second", folder, sequences, seed)
     for name in frameworks:
-        continued = None
-        if len(frameworks) > 1:
-            continued = _run(name, "second", folder, sequences, seed)["float32"]
+        continued = second[name]["float32"] if second else None
         distribution = packages_distributions()[name][0]  # TensorFlow comes under two names
         yield BalancerVerdict(name, version(distribution), sequences, first[name], continued)
 
@@ -134,11 +134,12 @@ def _near_floor(case: Case) -> bool:
     return False
 
 
-def _run(framework: str, which: str, folder: Path, sequences: int, seed: int) -> dict[str, float]:
-    """One round of one framework in a process of its own: worst relative error by dtype."""
-    arguments = (framework, which, str(folder), str(sequences), str(seed))
-    printed = run_module(__spec__.name, *arguments)
-    return dict(json.loads(printed.splitlines()[-1]))
+def _run(
+    frameworks: list[str], which: str, folder: Path, sequences: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """One round, each framework in a process of its own: worst relative error by dtype."""
+    printed = run_each(__spec__.name, frameworks, which, str(folder), str(sequences), str(seed))
+    return {name: dict(json.loads(text.splitlines()[-1])) for name, text in printed.items()}
 
 
 def _backend(framework: str) -> tuple[Any, Callable[[NDArray[Any]], Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 from loss_balance.experiments.errors import UserError
@@ -21,6 +23,18 @@ QUIET = {
 def installed() -> list[str]:
     """The frameworks at hand."""
     return [name for name in ("numpy", *FRAMEWORKS) if find_spec(name) is not None]
+
+
+def run_each(module: str, frameworks: Iterable[str], *arguments: str) -> dict[str, str]:
+    """What `run_module` gives for each framework; as many at a time as there are cores.
+
+    Raises:
+        UserError: as `run_module`, of the first that failed.
+    """
+    names = list(frameworks)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda name: run_module(module, name, *arguments), names)
+        return dict(zip(names, found, strict=True))
 
 
 def run_module(module: str, framework: str, *arguments: str) -> str:

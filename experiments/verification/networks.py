@@ -28,7 +28,7 @@ from loss_balance.experiments.training.learners import by_framework
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.schemes import SCHEMES
-from loss_balance.experiments.verification.isolation import installed, run_module
+from loss_balance.experiments.verification.isolation import installed, run_each
 from loss_balance.experiments.verification.probes import (
     PROBES,
     probe_of,
@@ -85,8 +85,7 @@ def verify(folder: Path, *, full_size: bool = False) -> Iterator[NetworkVerdict]
     """
     frameworks = [name for name in installed() if name in PROBES]
     for which in ("first", "second") if len(frameworks) > 1 else ():
-        for name in frameworks:
-            run_module(__spec__.name, name, which, str(folder), *(FULL_SIZE if full_size else ()))
+        run_each(__spec__.name, frameworks, which, str(folder), *(FULL_SIZE if full_size else ()))
     found = {name: _read(folder / name) for name in frameworks} if len(frameworks) > 1 else {}
     for name in frameworks:
         others = [found[other] for other in frameworks if other != name]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from loss_balance.experiments.verification.small_networks import DENSE, MULTISCA
 torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: N812
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+sys.path.append(str(Path(__file__).parents[2]))  # last: the installed package stays the one tested
+from benchmarks.live_memory import LiveMemory
 from loss_balance.experiments.verification.probes.torch import TorchProbe
 from loss_balance.reference_models import families
 from loss_balance.reference_models.torch import (
@@ -132,31 +133,6 @@ def test_hooks_of_every_part_run_where_checkpointed(spec):
     net(native(random_batch(spec)[0]))
     assert set(run) == set(parts)
     assert len(run) == len(parts)
-
-
-class LiveMemory(TorchDispatchMode):
-    """Bytes of the tensors made under it that are alive, and the most there were."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes, self.now, self.peak = {}, 0, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return made
-
-    def _count(self, storage):
-        if storage._cdata not in self.sizes:
-            self.sizes[storage._cdata] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._free, storage._cdata)
-
-    def _free(self, key):
-        self.now -= self.sizes.pop(key)
 
 
 def dense(depth):
