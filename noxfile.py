@@ -43,7 +43,7 @@ KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_networ
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
 MULTIPROCESS = "tests/multiprocess"
 APART = f"--ignore={MULTIPROCESS}"
-NO_FRAMEWORK = ("core", "benchmarks", "experiments/pages", "test_house.py", "test_wheel.py")
+NO_FRAMEWORK = ("core", "experiments/pages", "test_house.py", "test_wheel.py")
 # What of the command is the same code whatever trains: with one framework.
 COMMANDS = ("compare", "field", "fuzz", "paper", "report", "study")
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
@@ -97,6 +97,7 @@ def tests(session: nox.Session, framework: str) -> None:
     if framework in ("tensorflow", "jax"):
         ignored = [f"--ignore=tests/{name}" for name in NO_FRAMEWORK]
         ignored += [f"--ignore-glob=tests/experiments/**/test_{name}.py" for name in COMMANDS]
+        ignored += ["--ignore-glob=tests/benchmarks/test_[!p]*.py"]  # but of performance
     session.run(*PYTEST, APART, *ignored, *session.posargs, env=env)
 
 
@@ -154,6 +155,14 @@ def lowest(session: nox.Session, framework: str) -> None:
     )
     session.install("--no-deps", ".")
     session.run(*PYTEST, *session.posargs, env=QUIET)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measures docs/performance.md anew, on this machine; arguments after -- go to it."""
+    install(session, ALL, "torchjd")
+    arguments = session.posargs or ["--page", "docs/performance.md"]
+    session.run("python", "-m", "benchmarks", *arguments, env={"PYTHONPATH": "."})
 
 
 @nox.session

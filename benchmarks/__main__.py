@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--rounds", type=int, default=30, help="interleaved, of each comparison")
     parser.add_argument("--counts", type=int, nargs="+", help="of losses")
+    parser.add_argument("--quick", action="store_true", help="leave out what takes longest")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, default=Path("runs/performance.json"))
     parser.add_argument("--page", type=Path, help="where to; printed if not given")
@@ -81,6 +82,7 @@ def main() -> None:
     options = ["--rounds", str(given.rounds), "--device", given.device]
     if given.counts:
         options += ["--counts", *map(str, given.counts)]
+    options += ["--quick"] * given.quick
     rows = [row for name in given.parts for row in run(name, options)]
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

@@ -47,6 +47,7 @@ class Options:
     rounds: int
     device: str
     counts: tuple[int, ...]
+    quick: bool = False  # leaves out what takes a minute, for a look at whether all runs
 
     @classmethod
     def read(cls) -> Options:
@@ -55,8 +56,9 @@ class Options:
         parser.add_argument("--rounds", type=int, default=30)
         parser.add_argument("--device", default="cpu")
         parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+        parser.add_argument("--quick", action="store_true")
         given = parser.parse_args()
-        return cls(given.rounds, given.device, tuple(given.counts))
+        return cls(given.rounds, given.device, tuple(given.counts), given.quick)
 
 
 def compared(

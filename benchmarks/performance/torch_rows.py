@@ -28,9 +28,10 @@ def rows(options: Options) -> Iterator[Row]:
     device, timed = options.device, timer(options.device)
     steps = {name: training_step(name, EXITS, device) for name in ways(EXITS, device)}
     yield from compared(SMALL, "eager", steps, BASE, options.rounds, 20, timed)
-    compiler = partial(torch.compile, fullgraph=True)
-    steps = {name: training_step(name, EXITS, device, compiler) for name in STEPS}
-    yield from compared(SMALL, "compiled", steps, BASE, options.rounds, 20, timed)
+    if not options.quick:
+        compiler = partial(torch.compile, fullgraph=True)
+        steps = {name: training_step(name, EXITS, device, compiler) for name in STEPS}
+        yield from compared(SMALL, "compiled", steps, BASE, options.rounds, 20, timed)
     network, batch, dtype = REAL[device]
     steps = {name: network_step(name, network, batch, device, dtype) for name in STEPS}
     column = f"{network}, batch {batch}, {dtype}".replace("torch.", "")

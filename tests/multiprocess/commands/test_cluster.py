@@ -25,6 +25,7 @@ from support.experiments.clusters import (
     until,
 )
 from support.experiments.command_line import call, one_line
+from support.experiments.command_process import hearing_ctrl_c
 
 from loss_balance.experiments.runs.cluster.worker import LEASE
 
@@ -158,7 +159,11 @@ def test_ctrl_c_ends_runs_at_their_next_report_and_resume_goes_on(pair, here, tm
         until(lambda: all(epochs(run) for run in runs))
         os.kill(os.getpid(), signal.SIGINT)
 
-    with pair.slow(0.5), meanwhile(interrupt):  # long enough to be in the middle of both
+    with (
+        hearing_ctrl_c(),
+        pair.slow(0.5),
+        meanwhile(interrupt),
+    ):  # long enough to be in the middle of both
         status, printed, complaint = compare(out, "--cluster", pair.address)
         assert status == 130, complaint
         assert "--resume" in printed

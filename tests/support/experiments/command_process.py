@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -29,10 +30,19 @@ def command(*arguments, launcher=COMMAND, timeout=240, **variables):
     )
 
 
+@contextlib.contextmanager
+def hearing_ctrl_c():
+    """Within, SIGINT interrupts this process and those it starts, also behind a "&"."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def begin(*arguments, launcher=COMMAND, **variables):
     """The running process, in a group of its own as a terminal gives it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a "&"
-    try:  # not in the child before it begins: that would be a fork, which JAX warns of
+    with hearing_ctrl_c():  # not in the child before it begins: a fork, which JAX warns of
         return subprocess.Popen(
             [*launcher, *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -41,8 +51,6 @@ def begin(*arguments, launcher=COMMAND, **variables):
             env=environment(**variables),
             start_new_session=True,
         )
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(happened, process, seconds=120):
