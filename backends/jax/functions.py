@@ -31,7 +31,7 @@ from loss_balance.backends.jax.replicas import check_copies
 from loss_balance.schemes.adaloss import WarmState, as_scheme
 from loss_balance.schemes.adaptive import UncertaintyState, WindowState
 from loss_balance.schemes.base import AnyState, Scheme, State
-from loss_balance.schemes.clock import note, settle
+from loss_balance.schemes.clock import move, note, settle
 
 for _kind in (State, WarmState, UncertaintyState, WindowState):  # so that jax.export takes them
     jax.export.register_namedtuple_serialization(
@@ -242,6 +242,8 @@ def _observed(
     update: Any,
 ) -> AnyState:
     """The state after these losses; all replicas hold what all have noted."""
+    if axis_name is None and update is True:
+        return move(scheme, state, losses, jnp, present)
     noted = note(jnp.zeros_like(state.pending), losses, scheme, jnp, present)
     if axis_name is not None:
         noted = lax.psum(noted, axis_name)  # type: ignore[no-untyped-call]

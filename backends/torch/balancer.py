@@ -155,7 +155,8 @@ class Balancer(Branching, Joinable):
             weights = self.observe(seen, present, update, last_unseen=last_unseen)
         else:
             weights = self.weights.clone()  # backward must not see what a later step writes
-        self._traced = None  # the forks of the next step begin anew
+        if self._traced is not None:  # to set it takes as long as a kernel
+            self._traced = None  # the forks of the next step begin anew
         if self.equilibrium:
             return vector.sum()
         return _total(weights if factors is None else weights * factors, vector)

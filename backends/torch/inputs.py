@@ -14,10 +14,12 @@ def eager(*tensors: Tensor) -> bool:
     """Whether there are values to look at: not while compiled, captured, vmapped or on meta."""
     if torch.compiler.is_compiling():
         return False
-    if any(tensor.is_meta or wrapped(tensor) for tensor in tensors):
-        return False
-    on_cuda = any(tensor.is_cuda for tensor in tensors)
-    return not (on_cuda and torch.cuda.is_current_stream_capturing())
+    for tensor in tensors:  # no generator: this is asked at every step
+        if tensor.is_meta or wrapped(tensor):
+            return False
+        if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+            return False
+    return True
 
 
 def wrapped(tensor: Tensor) -> bool:
@@ -39,7 +41,10 @@ def as_vector(losses: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
         raise ValueError(
             f"losses must be tensors (torch.as_tensor makes one), got a {type(losses).__name__}"
         )
-    if all(isinstance(loss, Tensor) and loss.dim() == 0 for loss in losses):
+    for loss in losses:
+        if not isinstance(loss, Tensor) or loss.dim():
+            break
+    else:
         return torch.stack(losses), None
     check_scalars(getattr(loss, "shape", ()) for loss in losses)
     for i, loss in enumerate(losses):

@@ -7,6 +7,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+AVAILABLE = dist.is_available()
+
 
 class AllSeen:
     """Whether there is a value behind each average.
@@ -23,13 +25,19 @@ class AllSeen:
     def note(self, average: Tensor) -> None:
         """It is so, of this buffer as it stands."""
         counted = version(average)
-        alone = not (dist.is_available() and dist.is_initialized())
-        if counted is not None and alone and type(average) is Tensor:
+        if counted is not None and type(average) is Tensor:
             self._average, self._version = average, counted
 
     def holds(self, average: Tensor) -> bool:
         """Whether it is still so."""
-        return average is self._average and average._version == self._version
+        if average is not self._average or average._version != self._version:
+            return False
+        return not (AVAILABLE and dist.is_initialized())
+
+    def go_on(self) -> None:
+        """After the balancer itself has written to the averages, for which it held."""
+        assert self._average is not None
+        self._version = self._average._version
 
     def __reduce__(self) -> Any:
         return AllSeen, ()  # a copy has other buffers

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import *  # noqa: F403
-from torch import Tensor
+
+from loss_balance.backends.torch import ops
+from loss_balance.backends.torch.ops import count  # noqa: F401
 
 all_seen = True  # see `schemes.base.all_seen`
-_ONES: dict[torch.device, Tensor] = {}
-
-
-def count(step: Tensor, skipped: Tensor, bad: Tensor) -> tuple[Tensor, Tensor]:
-    """Counts in place, both in one operator."""
-    one = _ONES.get(step.device)
-    if one is None:
-        one = _ONES[step.device] = torch.ones_like(step)
-    torch._foreach_add_([step, skipped], [one, bad])
-    return step, skipped
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(torch, name)
+    return getattr(ops, name)

@@ -40,7 +40,6 @@ class StateInBuffers(StatefulBalancer, nn.Module):
         buffers = self._buffers  # `getattr` of a module costs as much as a small kernel
         return self._state_type(*[buffers[name] for name in self._state_type._fields])
 
-    @torch.no_grad()
     def keep(self, old: AnyState, new: AnyState) -> None:
         """Writes the new state in place of the held one, for CUDA graphs.
 
@@ -49,14 +48,14 @@ class StateInBuffers(StatefulBalancer, nn.Module):
         changed = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
         # vmap has no rule for the fused copy. And of Inductor's kernel with one, where the weights
         # are no output, the weights came out as of averages that it had written before.
-        if torch.compiler.is_compiling() or any(wrapped(b) for _, b in changed):
+        if torch.compiler.is_compiling() or (changed and wrapped(changed[0][1])):
             for a, b in changed:
                 a.copy_(b)
             return
         for floats in (True, False):  # one fused kernel takes one dtype
-            pairs = [(a, b) for a, b in changed if a.is_floating_point() == floats]
+            pairs = [pair for pair in changed if pair[0].is_floating_point() == floats]
             if pairs:
-                torch._foreach_copy_([a for a, _ in pairs], [b for _, b in pairs])
+                torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))
 
     def noted(self, *, alone: bool) -> Tensor:
         """What earlier calls of this process have noted since the last update."""

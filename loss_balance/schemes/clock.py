@@ -28,18 +28,40 @@ def note(
         xp: namespace of the arrays.
         present: as in `Scheme.update`.
     """
+    return pending + xp.stack(_counted(losses, scheme, xp, present))
+
+
+def mean(pending: Array, xp: Namespace) -> tuple[Array, Array]:
+    """(mean of each loss over the micro-batches and replicas that have it, whether any has it)."""
+    return _mean(pending[0], pending[1], xp)
+
+
+def move(
+    scheme: Scheme, state: AnyState, losses: Array, xp: Namespace, present: Array | None = None
+) -> AnyState:
+    """The state after one call that is an update, on the mean of its losses and what is pending.
+
+    As `note` and `settle` in one, without an array of both between them: compilers fuse all of it.
+    """
+    sums, counts = _counted(losses, scheme, xp, present)
+    values, there = _mean(state.pending[0] + sums, state.pending[1] + counts, xp)
+    return scheme.update(state._replace(pending=xp.zeros_like(state.pending)), values, xp, there)
+
+
+def _counted(
+    losses: Array, scheme: Scheme, xp: Namespace, present: Array | None
+) -> tuple[Array, Array]:
+    """What a call adds to the sums and to the counts."""
     # NaN by its own comparison: TensorFlow takes "not <=" for ">", which a NaN is not either.
     counts = (xp.abs(losses) > scheme.floor) | (losses != losses)
     counts = counts if present is None else present & counts
     if not scheme.takes_negative:
         losses = xp.where(losses < 0.0, -math.inf, losses)
     values = xp.where(counts, losses, 0.0)
-    return pending + xp.stack((values, xp.where(counts, xp.ones_like(values), 0.0)))
+    return values, xp.where(counts, xp.ones_like(values), 0.0)
 
 
-def mean(pending: Array, xp: Namespace) -> tuple[Array, Array]:
-    """(mean of each loss over the micro-batches and replicas that have it, whether any has it)."""
-    sums, counts = pending[0], pending[1]
+def _mean(sums: Array, counts: Array, xp: Namespace) -> tuple[Array, Array]:
     present = counts > 0.0
     return sums / xp.where(present, counts, 1.0), present
 
