@@ -90,9 +90,9 @@ class Clock(LoadedState):
         if losses.dtype != old.average.dtype:
             losses = losses.to(old.average.dtype)
         usual = update is None and present is None and self.accumulate == 1 and not self._waiting
-        if usual and not torch.compiler.is_compiling() and self.all_seen.holds(old.average):
-            if eager(losses):
-                return self._short_step(old, losses)
+        known = not torch.compiler.is_compiling() and self.all_seen.holds(old.average)
+        if usual and known and eager(losses):
+            return self._short_step(old, losses)
         alone, now = self.replicas.alone(), self.due(update)
         if not now:
             pending = self.noted(alone=alone)

@@ -32,7 +32,6 @@ def balancer(*, settled=True):
     return balance
 
 
-kernels(balancer(), torch.tensor(ROWS[0]))  # the first one in a process makes a constant
 SHORT = kernels(balancer(), torch.tensor(ROWS[0]))
 LONG = kernels(balancer(settled=False), torch.tensor(ROWS[0]))
 
