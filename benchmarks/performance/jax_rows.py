@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from benchmarks.performance.rows import Options, Row, tell
+from benchmarks.performance.rows import Options, Row, compared, tell
 from benchmarks.timing import BASE, Step, measure, on_host, ratios
 from loss_balance import AdaLoss
 from loss_balance.backends.jax import balance, init
 
+EXITS = 9
+STEP = "JAX, a compiled training step of a network with 9 exits"
 CALL = "JAX, total and gradient under jit, over a state passed through"
 COMPILING = "JAX, what compiling a step takes, milliseconds"
 STACKED = "jnp.sum, stacked losses"
@@ -55,6 +59,39 @@ def steps(count: int) -> dict[str, Step]:
     return made
 
 
+def training_step(*, balanced: bool) -> Step:
+    """A whole step of a small network with an exit after each layer, donated and compiled."""
+    keys = iter(jax.random.split(jax.random.key(0), 2 * EXITS + 2))
+    layers = [0.1 * jax.random.normal(next(keys), (64, 64)) for _ in range(EXITS)]
+    heads = [0.1 * jax.random.normal(next(keys), (64, 10)) for _ in range(EXITS)]
+    x, y = jax.random.normal(next(keys), (64, 64)), jax.random.randint(next(keys), 64, 0, 10)
+    optimizer = optax.sgd(0.01, momentum=0.9)
+
+    def total(parameters: Any, state: Any) -> Any:
+        losses, h = [], x
+        for layer, head in zip(*parameters, strict=True):
+            h = jax.nn.relu(h @ layer)
+            each = optax.softmax_cross_entropy_with_integer_labels(h @ head, y)
+            losses.append(each.mean())
+        return balance(losses, state, EXITS) if balanced else (sum(losses), state)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(carried: Any) -> Any:
+        parameters, moments, state = carried
+        (value, state), gradients = jax.value_and_grad(total, has_aux=True)(parameters, state)
+        updates, moments = optimizer.update(gradients, moments)
+        return (optax.apply_updates(parameters, updates), moments, state), value
+
+    parameters = (layers, heads)
+    carried = [(parameters, optimizer.init(parameters), init(EXITS))]
+
+    def call() -> None:
+        carried[0], value = step(carried[0])
+        value.block_until_ready()
+
+    return call
+
+
 def seconds_to_compile(name: str) -> float:
     """From nothing: traced, lowered and compiled."""
     jax.clear_caches()  # type: ignore[no-untyped-call]
@@ -65,6 +102,8 @@ def seconds_to_compile(name: str) -> float:
 
 def rows(options: Options) -> Iterator[Row]:
     """Ratios and what a step takes more, for each number of losses; then compiling."""
+    variants = {name: training_step(balanced=name != BASE) for name in (BASE, "balance(AdaLoss)")}
+    yield from compared(STEP, "jit", variants, BASE, options.rounds, 50)
     for count in options.counts:
         seconds = measure(steps(count), options.rounds, 200, on_host())
         column = f"{count} losses"
