@@ -1,12 +1,4 @@
-"""Reference networks: a training step over hand-written ones, and over MSDNet's published code.
-
-    python -m benchmarks.performance.network_rows torch
-
-MSDNet-PyTorch is no package. Where its folder `models` is on PYTHONPATH it joins in:
-
-    git clone https://github.com/kalviny/MSDNet-PyTorch
-    PYTHONPATH=MSDNet-PyTorch python -m benchmarks --parts networks-torch
-"""
+"""Reference networks: a training step over hand-written ones, and over MSDNet's published code."""
 
 from __future__ import annotations
 
@@ -23,11 +15,14 @@ BASE = "by hand"
 def rows(options: Options) -> Iterator[Row]:
     """A column per framework, a row per network."""
     framework = os.environ["LOSS_BALANCE_FRAMEWORK"]
+    pairs = import_module(f"benchmarks.plain_{framework}").pairs()
     if framework == "torch":
         import torch
 
+        from benchmarks import published_msdnet
+
         torch.set_num_threads(1)
-    pairs = import_module(f"benchmarks.plain_{framework}").pairs()
+        pairs |= published_msdnet.pair()
     for name, (mine, plain) in pairs.items():
         variants = {f"{name}, {BASE}": plain, name: mine}
         rounds = max(3, options.rounds // 3)

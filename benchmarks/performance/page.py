@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from benchmarks.performance import goals
 from benchmarks.performance.rows import Row
 
 VERSIONS = ("torch", "tensorflow-cpu", "jax", "keras", "numpy", "torchjd")
@@ -62,7 +63,13 @@ def page(rows: Iterable[Row], command: str) -> str:
 
     Tables that the remarks do not name follow at the end.
     """
-    text = REMARKS.read_text().replace("{machine}", machine()).replace("{command}", command)
+    rows = list(rows)
+    text = (
+        REMARKS.read_text()
+        .replace("{goals}", goals.table(rows))
+        .replace("{machine}", machine())
+        .replace("{command}", command)
+    )
     for name, of_it in tables(rows).items():
         place = f"{{table {name}}}"
         if place not in text:

@@ -35,7 +35,8 @@ class Row:
 
     def text(self) -> str:
         """For a cell of a table."""
-        digits = 2 if self.middle < 100 else 0
+        whole = self.middle >= 100 or self.low == self.high == round(self.middle)
+        digits = 0 if whole else 2
         spread = f" ({self.low:.{digits}f}-{self.high:.{digits}f})" if self.low < self.high else ""
         return f"{self.middle:.{digits}f}{self.unit}{spread}"
 

@@ -13,8 +13,8 @@ from loss_balance.backends.tensorflow import Balancer
 
 BASE = "tf.add_n(losses)"
 TABLES = {
-    False: "TensorFlow, total and gradient in a tf.function",
-    True: "TensorFlow, total and gradient in a tf.function compiled by XLA",
+    False: "TensorFlow, in a tf.function: total and gradient",
+    True: "TensorFlow, with XLA: total and gradient",
 }
 
 
