@@ -14,7 +14,7 @@ from loss_balance.backends.keras.forks import forked
 from loss_balance.backends.keras.layer import Balancer
 from loss_balance.backends.keras.losses import Found, Losses, output_labels
 from loss_balance.backends.keras.metrics import WeightMetric
-from loss_balance.backends.keras.ops import mean_over_replicas, on_any_replica, replicas
+from loss_balance.backends.keras.ops import mean_over_replicas, on_any_replica, replicas, stack
 from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import Scheme
 
@@ -152,7 +152,7 @@ class BalancedModel(keras.Model):
         if present is not None:
             present = on_any_replica(present)
         # Stacked once, for each operator counts in a small step.
-        stacked, count = ops.stack(losses), replicas()
+        (stacked, _), count = stack(losses, self.balancer.variable_dtype), replicas()
         if count > 1:  # Keras divides each loss by it; the state is to see the loss itself
             stacked = stacked * count
         total = self.balancer(mean_over_replicas(stacked), mask=present, training=training)
