@@ -126,7 +126,8 @@ class Clock(LoadedState):
         """
         new = self.scheme.update(old, losses, ops_seen)
         changed = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
-        torch._foreach_copy_([a for a, _ in changed], [b for _, b in changed])
+        with torch.no_grad():  # a scheme of one's own may have parameters
+            torch._foreach_copy_([a for a, _ in changed], [b for _, b in changed])
         self.all_seen.go_on()
         return new.weights  # type: ignore[no-any-return]
 

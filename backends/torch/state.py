@@ -40,6 +40,7 @@ class StateInBuffers(StatefulBalancer, nn.Module):
         buffers = self._buffers  # `getattr` of a module costs as much as a small kernel
         return self._state_type(*[buffers[name] for name in self._state_type._fields])
 
+    @torch.no_grad()
     def keep(self, old: AnyState, new: AnyState) -> None:
         """Writes the new state in place of the held one, for CUDA graphs.
 
