@@ -12,6 +12,7 @@ from loss_balance import AdaLoss, eann
 from loss_balance.backends.numpy import Balancer
 
 TABLE = "The core, without a framework"
+ENSEMBLES = "The core, ensembles"
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -30,7 +31,7 @@ def rows(options: Options) -> Iterator[Row]:
         budgets = rng.uniform(0, events[-1].time, 100).tolist()
         taken = timed(lambda b=budgets, e=events: [eann.answer(e, budget) for budget in b])
         each = [1e4 * seconds for seconds in taken]  # microseconds of one of a hundred
-        yield Row.of(TABLE, "eann.answer", column, each, " us")
+        yield Row.of(ENSEMBLES, "eann.answer", column, each, " us")
     for count in options.counts:
         balance, losses = Balancer(AdaLoss(count)), rng.random(count)
         taken = timed(lambda b=balance, x=losses: [b(x) for _ in range(100)])

@@ -20,7 +20,6 @@ from loss_balance.reference_models.torch.multiscale import (
     MultiScaleTransition,
     MultiScaleUnit,
 )
-from loss_balance.reference_models.torch.pooling import mean_of_relu
 
 
 class ConvStem(nn.Module):
@@ -149,7 +148,7 @@ class LinearHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, num_classes)."""
-        logits: Tensor = self.linear(mean_of_relu(self.norm(x)))
+        logits: Tensor = self.linear(F.relu(self.norm(x)).mean(dim=(2, 3)))
         return logits
 
 

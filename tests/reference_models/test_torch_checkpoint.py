@@ -23,7 +23,6 @@ from loss_balance.reference_models.torch import (
     AnytimeNet,
     native,
 )
-from loss_balance.reference_models.torch.pooling import mean_of_relu
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -165,36 +164,15 @@ def test_inference_takes_memory_in_proportion_to_depth(make):
 
 
 def test_training_a_denseann_checkpointed_takes_memory_in_proportion_to_depth():
-    few, more, most = (peak(dense(n), train=True, checkpoint=True) for n in (6, 12, 24))
+    few, more, most = (peak(dense(n), train=True, checkpoint=True) for n in (4, 8, 16))
     assert most - more < 2.5 * (more - few)
-    few, more, most = (peak(dense(n), train=True) for n in (6, 12, 24))
+    few, more, most = (peak(dense(n), train=True) for n in (4, 8, 16))
     assert most - more > 3 * (more - few)  # else there would be nothing to save
 
 
-@pytest.mark.parametrize("name", ["resann-3-8", "resann-5-16"])
-def test_training_all_exits_takes_little_more_memory_than_the_last_alone(name):
-    spec = families.get(name, num_classes=10)
-    alone = spec.single_exit(len(spec.exits) - 1)
-    assert peak(spec, train=True) < 1.15 * peak(alone, train=True)
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
-def test_an_exits_pooled_relu_has_all_derivatives():
-    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(mean_of_relu, (x,), check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(mean_of_relu, (x,))
-    plain = F.relu(x).mean(dim=(2, 3))
-    assert torch.equal(mean_of_relu(x), plain)
-    seed = torch.randn_like(plain)
-    (found,), (expected,) = (torch.autograd.grad(y, x, seed) for y in (mean_of_relu(x), plain))
-    assert torch.equal(found, expected)
-    each = torch.func.vmap(torch.func.grad(lambda y: mean_of_relu(y[None]).sum()))(x.detach())
-    torch.testing.assert_close(each, torch.autograd.grad(F.relu(x).mean(dim=(2, 3)).sum(), x)[0])
-
-
-@pytest.mark.parametrize(("spec", "share"), [(dense(16), 0.2), (multi_scale(8), 0.5)])
-def test_checkpointing_saves_memory(spec, share):
-    plain, saving = (peak(spec, train=True, checkpoint=c) for c in (False, True))
+@pytest.mark.parametrize(("make", "share"), [(dense, 0.2), (multi_scale, 0.5)])
+def test_checkpointing_saves_memory(make, share):
+    plain, saving = (peak(make(8), train=True, checkpoint=c) for c in (False, True))
     assert saving < share * plain
 
 
