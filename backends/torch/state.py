@@ -56,7 +56,7 @@ class StateInBuffers(StatefulBalancer, nn.Module):
         for floats in (True, False):  # one fused kernel takes one dtype
             pairs = [pair for pair in changed if pair[0].is_floating_point() == floats]
             if pairs:
-                torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))
+                torch._foreach_copy_([a for a, _ in pairs], [b for _, b in pairs])
 
     def noted(self, *, alone: bool) -> Tensor:
         """What earlier calls of this process have noted since the last update."""
