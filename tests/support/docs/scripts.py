@@ -25,11 +25,24 @@ def write_files(page: str, folder: Path) -> None:
             Path(folder, label).write_text(code)
 
 
+# Of C++, when a thread is destroyed that nobody waited for; seen once, of PyTorch's, under load.
+AT_EXIT = "terminate called without an active exception"
+
+
 def run(command: str, folder: Path, seconds: float = 240.0) -> str:
     """Runs a command of the page in the folder; what it printed, and an error if it failed.
 
-    In a session of its own, so that none of its processes outlives a test that gives up.
+    Once more where PyTorch's threads were what failed: the pages' scripts go on from their files.
     """
+    status, printed = _run(command, folder, seconds)
+    if status and AT_EXIT in printed:
+        status, printed = _run(command, folder, seconds)
+    assert status == 0, f"{command}\n{printed[-4000:]}"
+    return printed
+
+
+def _run(command: str, folder: Path, seconds: float) -> tuple[int, str]:
+    """In a session of its own, so that none of its processes outlives a test that gives up."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.Popen(
         ["bash", "-ec", command],
@@ -46,5 +59,4 @@ def run(command: str, folder: Path, seconds: float = 240.0) -> str:
         os.killpg(process.pid, signal.SIGTERM)  # which torchrun hands on to its ranks
         process.communicate(timeout=60.0)
         raise
-    assert process.returncode == 0, f"{command}\n{printed[-4000:]}"
-    return printed
+    return process.returncode, printed
