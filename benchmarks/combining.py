@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
-from benchmarks.peers import Way, ours, peers
+from benchmarks.peers import Way, expressions, ours, torchjd
 from benchmarks.timing import BASE, Step
 from loss_balance.experiments.training.learners.torch import exit_losses
 from loss_balance.reference_models import families
@@ -20,11 +20,18 @@ Compiler = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 
 def ways(count: int, device: str) -> dict[str, Way]:
     """All ways to combine `count` losses, by name."""
-    return ours(count, device) | peers(count, device)
+    return packages(count, device) | expressions(count, device)
 
 
-def combinations(count: int, device: str) -> dict[str, Step]:
-    """One forward and backward through the combination of `count` scalar losses alone."""
+def packages(count: int, device: str) -> dict[str, Way]:
+    """Those that are called as they are installed: ours, and TorchJD's."""
+    return ours(count, device) | dict(torchjd(count, device))
+
+
+def combinations(
+    count: int, device: str, of: Callable[[int, str], dict[str, Way]] = packages
+) -> dict[str, Step]:
+    """One forward and backward through each combination of `count` scalar losses alone."""
     leaf = torch.rand(count, device=device).add_(0.1).requires_grad_()
 
     def step(way: Way) -> Step:
@@ -32,7 +39,7 @@ def combinations(count: int, device: str) -> dict[str, Step]:
             return lambda: way.combine(leaf.clone()).backward()
         return lambda: way.combine([x.clone() for x in leaf.unbind()]).backward()
 
-    return {name: step(way) for name, way in ways(count, device).items()}
+    return {name: step(way) for name, way in of(count, device).items()}
 
 
 def training_step(name: str, exits: int, device: str, compiler: Compiler | None = None) -> Step:

@@ -37,8 +37,8 @@ def ours(count: int, device: str) -> dict[str, Way]:
     }
 
 
-def peers(count: int, device: str) -> dict[str, Way]:
-    """Other libraries' ways that need the losses alone."""
+def expressions(count: int, device: str) -> dict[str, Way]:
+    """What LibMTL and AutomaticWeightedLoss compute of the losses alone."""
     logarithms = torch.full((count,), -0.5, device=device, requires_grad=True)
     deviations = torch.ones(count, device=device, requires_grad=True)
     before = torch.rand(2, count, device=device).add_(0.5)
@@ -60,7 +60,7 @@ def peers(count: int, device: str) -> dict[str, Way]:
         )  # type: ignore[assignment]  # never the 0 of no losses
         return total
 
-    return dict(_of_torchjd(count, device)) | {
+    return {
         "LibMTL UW": Way(libmtl_uw),
         "LibMTL GLS": Way(libmtl_gls),
         "LibMTL DWA": Way(libmtl_dwa),
@@ -68,7 +68,8 @@ def peers(count: int, device: str) -> dict[str, Way]:
     }
 
 
-def _of_torchjd(count: int, device: str) -> Iterator[tuple[str, Way]]:
+def torchjd(count: int, device: str) -> Iterator[tuple[str, Way]]:
+    """TorchJD's schemes that need the losses alone; none where it is not installed."""
     try:
         from torchjd import scalarization
     except ImportError:

@@ -55,7 +55,7 @@ def rows(options: Options) -> Iterator[Row]:
             yield Row.of(OPERATORS, row, name, [operators(scheme, device, stacked=stacked)])
     for count in options.counts:
         inner = max(2, 400 // count)
-        variants = combinations(count, device)
+        variants = combinations(count, device, ways)
         yield from compared(ALONE, f"{count} losses", variants, BASE, options.rounds, inner, timed)
 
 

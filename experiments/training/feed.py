@@ -76,16 +76,11 @@ def epochs(
     def order_of(number: int) -> NDArray[np.int64]:
         return epoch_order(seed, number, len(data.y_train), recipe)
 
+    # Augmented as they are read, so nothing is drawn: the same zeros for every batch.
+    mine = len(range(recipe.size_of_batch(len(data.y_train)))[part])
+    still, index = draws(Augmentation(), seed, 0, mine), np.arange(mine, dtype=np.int32)
     for batches in stream.epochs(data, order_of, seed, numbers, workers, part):
-        yield (
-            Batch(np.arange(len(labels), dtype=np.int32), _still(len(labels)), images, labels)
-            for images, labels in batches
-        )
-
-
-def _still(count: int) -> Draws:
-    """For images that come augmented."""
-    return draws(Augmentation(), 0, 0, count)
+        yield (Batch(index, still, images, labels) for images, labels in batches)
 
 
 def _in_memory(

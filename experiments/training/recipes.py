@@ -53,6 +53,10 @@ class Recipe:
         """Steps per epoch over `count` images; the last incomplete batch is dropped."""
         return max(1, count // self.batch_size)
 
+    def size_of_batch(self, count: int) -> int:
+        """Images of each step over `count` of them."""
+        return min(self.batch_size, count)
+
 
 RECIPES = {
     "digit-pairs": Recipe(epochs=25, learning_rate=0.2),
@@ -74,5 +78,5 @@ def epoch_order(seed: int, epoch: int, count: int, recipe: Recipe) -> NDArray[np
     """
     order = np.random.default_rng([seed, epoch]).permutation(count)
     batches = recipe.batches(count)
-    size = min(recipe.batch_size, count)
+    size = recipe.size_of_batch(count)
     return order[: batches * size].reshape(batches, size)

@@ -26,7 +26,6 @@ NEEDED = {
 def test_a_part_fills_its_tables(tmp_path, part):
     if find_spec(NEEDED[part]) is None:
         pytest.skip(f"{NEEDED[part]} is not installed here")
-    pytest.importorskip("sklearn" if part != "core" else "numpy")
     options = ["--parts", part, "--rounds", "3", "--counts", "3", "--quick"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *options, "--json", "rows.json", "--page", "page.md"],
