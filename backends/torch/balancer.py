@@ -99,7 +99,7 @@ class Balancer(Branching, Joinable):
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the state's dtype must be float32 or float64, got {dtype}")
         self.replicas = Replicas(process_group, sync=sync)
-        self.all_seen = AllSeen()
+        self.known = AllSeen()
         self.begin_forks(equilibrium=bool(equilibrium), pull=pull)
         self.begin_clock(accumulate)
         self.hold(self.scheme.init(torch, dtype))

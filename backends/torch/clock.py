@@ -54,7 +54,7 @@ class Clock(LoadedState):
     """The part of the balancer that looks at the losses."""
 
     replicas: Replicas
-    all_seen: AllSeen
+    known: AllSeen
     _clock: Calls
 
     @property
@@ -75,8 +75,10 @@ class Clock(LoadedState):
 
     def read_state(self) -> AnyState:
         state = super().read_state()
-        if self.scheme.all_seen(state.average, np.zeros(())):  # whoever waits may as well look
-            self.all_seen.note(self.average)
+        if self.scheme.has_seen_all(
+            state.average, np.zeros(()), np
+        ):  # whoever waits may as well look
+            self.known.note(self.average)
         return state
 
     def observe(
@@ -90,7 +92,7 @@ class Clock(LoadedState):
         if losses.dtype != old.average.dtype:
             losses = losses.to(old.average.dtype)
         usual = update is None and present is None and self.accumulate == 1 and not self._waiting
-        known = not torch.compiler.is_compiling() and self.all_seen.holds(old.average)
+        known = not torch.compiler.is_compiling() and self.known.holds(old.average)
         if usual and known and eager(losses):
             return self._short_step(old, losses)
         alone, now = self.replicas.alone(), self.due(update)
@@ -112,11 +114,11 @@ class Clock(LoadedState):
         """One update on the losses of this call alone; returns the weights to use."""
         known = last_unseen
         if not torch.compiler.is_compiling():
-            known = known or self.all_seen.holds(old.average)
+            known = known or self.known.holds(old.average)
         new = self.scheme.update(old, losses, ops, present)
         self.keep(old, new)
         if known:
-            self.all_seen.note(old.average)
+            self.known.note(old.average)
         return new.weights  # type: ignore[no-any-return]
 
     def _short_step(self, old: AnyState, losses: Tensor) -> Tensor:
@@ -128,7 +130,7 @@ class Clock(LoadedState):
         changed = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
         with torch.no_grad():  # a scheme of one's own may have parameters
             torch._foreach_copy_([a for a, _ in changed], [b for _, b in changed])
-        self.all_seen.go_on()
+        self.known.go_on()
         return new.weights  # type: ignore[no-any-return]
 
     def observe_nothing(self) -> Callable[[], None] | None:
@@ -182,4 +184,4 @@ class Clock(LoadedState):
         values = to_numpy(losses)
         if not (self.scheme.takes_negative or host.step) and (values < 0).any():
             raise negative(self.scheme, values.tolist())
-        return self.scheme.all_seen(host.average, values)
+        return self.scheme.has_seen_all(host.average, values, np)

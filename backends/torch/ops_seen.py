@@ -9,7 +9,7 @@ from torch import *  # noqa: F403
 from loss_balance.backends.torch import ops
 from loss_balance.backends.torch.ops import count  # noqa: F401
 
-all_seen = True  # see `schemes.base.all_seen`
+all_seen = True  # see `schemes.base.knows_all_seen`
 
 
 def __getattr__(name: str) -> Any:

@@ -9,13 +9,12 @@ formula: every backend calls it.
 
 from __future__ import annotations
 
+import struct
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from loss_balance.checks import check_count, check_range
 from loss_balance.schemes.base import (
@@ -25,8 +24,8 @@ from loss_balance.schemes.base import (
     Scheme,
     State,
     affine,
-    all_seen,
     counted,
+    knows_all_seen,
     lerp,
     screen,
 )
@@ -102,9 +101,9 @@ class AveragingScheme(Scheme):
         """Averages are above it: `floor`, but no less than has an inverse in that dtype."""
         return max(self.floor, float(xp.finfo(dtype).tiny))
 
-    def all_seen(self, average: Array, losses: Array) -> bool:
-        low = self.lowest(average.dtype, np)
-        return bool(np.all((average > low) | ((losses > low) & np.isfinite(losses))))
+    def has_seen_all(self, average: Array, losses: Array, xp: Namespace) -> bool:
+        low = self.lowest(average.dtype, xp)
+        return bool(xp.all((average > low) | ((losses > low) & xp.isfinite(losses))))
 
     def state_type(self) -> Any:
         return State if self.warmup < 2 else WarmState  # the first value starts it in any case
@@ -122,7 +121,7 @@ class AveragingScheme(Scheme):
         low = self.lowest(losses.dtype, xp)
         values, live, bad = screen(losses, xp, present, low)
         start = state.average
-        seen = None if all_seen(xp) else start > low
+        seen = None if knows_all_seen(xp) else start > low
         if self.clip is not None:
             most = self.clip * start
             values = xp.minimum(values, most if seen is None else xp.where(seen, most, values))
@@ -220,7 +219,7 @@ class AdaLoss(AveragingScheme):
             object.__setattr__(self, "_of_step_alone", not _takes_three(self.gamma))
         else:
             check_range("gamma", self.gamma, 0.0, 1.0)
-            object.__setattr__(self, "_gamma_narrow", float(np.float32(self.gamma)))
+            object.__setattr__(self, "_gamma_narrow", _in_float32(self.gamma))
         check_range("decay", self.decay, 0.0, 1.0, open_high=True)
         check_range("final_weight", self.final_weight, 0.0, open_low=True)
         check_count("update_every", self.update_every)
@@ -265,6 +264,12 @@ class AdaLoss(AveragingScheme):
     def _gamma_at(self, schedule: Schedule, step: Array, xp: Namespace, dtype: Any) -> Array:
         of_step_alone: bool = self._of_step_alone  # type: ignore[attr-defined]
         return schedule(step) if of_step_alone else schedule(step, xp, dtype)
+
+
+def _in_float32(number: float) -> float:
+    """The number of float32 nearest to it, without NumPy: `--help` imports this file."""
+    narrow: float = struct.unpack("f", struct.pack("f", number))[0]
+    return narrow
 
 
 def _takes_three(function: Callable[..., Any]) -> bool:

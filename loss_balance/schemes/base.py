@@ -85,10 +85,10 @@ class Scheme(ABC):
                 entry in `losses` means nothing. None says that all are present.
         """
 
-    def all_seen(self, average: Array, losses: Array) -> bool:  # noqa: ARG002
-        """Whether every loss has been seen once these have come; NumPy arrays, on the host.
+    def has_seen_all(self, average: Array, losses: Array, xp: Namespace) -> bool:  # noqa: ARG002
+        """Whether every loss has been seen once these have come; arrays on the host.
 
-        Says what a namespace may know (`all_seen` of this module); False where nobody asks.
+        Says what a namespace may know, see `knows_all_seen`; False where nobody asks.
         """
         return False
 
@@ -120,7 +120,7 @@ class Scheme(ABC):
         return type(state)(*mixed)
 
 
-def all_seen(xp: Namespace) -> bool:
+def knows_all_seen(xp: Namespace) -> bool:
     """Whether whoever made this namespace knows that each average is that of a value.
 
     That saves the kernels which tell the two apart; the results are the same to the last bit.

@@ -55,9 +55,9 @@ def test_it_gives_the_long_one_to_the_last_bit(scheme, dtype):
     short, long = (Balancer(scheme, dtype=dtype) for _ in range(2))
     for row in ROWS * 3:
         losses = torch.tensor(row, dtype=dtype)
-        long.all_seen = type(long.all_seen)()  # knows nothing
+        long.known = type(long.known)()  # knows nothing
         assert torch.equal(short(losses), long(losses)) or not np.isfinite(row).all()
-        assert short.all_seen.holds(short.average)
+        assert short.known.holds(short.average)
         for name, value in short.state_dict().items():
             assert torch.equal(value, long.state_dict()[name]), name
 
@@ -82,7 +82,7 @@ def writes():
 def test_whoever_writes_to_the_state_ends_it(name):
     balance, losses = balancer(), torch.tensor([1.0, 2.0, 4.0])
     writes()[name](balance)
-    assert not balance.all_seen.holds(balance.average)
+    assert not balance.known.holds(balance.average)
     expected = Balancer(3)
     expected.import_state(balance.export_state())
     assert torch.equal(balance(losses), expected(losses))
