@@ -23,10 +23,12 @@ from loss_balance.backends.interface import (
 from loss_balance.backends.keras.forks import BranchingLayer
 from loss_balance.backends.keras.ops import (
     XP,
+    cast,
     compiling,
     has_values,
     implied_training,
     is_tensor,
+    on_torch,
     replicas,
     stack,
     sum_over_replicas,
@@ -168,8 +170,14 @@ class Balancer(BranchingLayer):
         if factors is not None:
             weights = weights * factors
         wide = keras.backend.result_type(weights.dtype, vector.dtype)  # float16 may be too narrow
-        total = ops.sum(ops.cast(weights, wide) * ops.cast(vector, wide))
-        return ops.cast(total, vector.dtype)
+        total = ops.sum(cast(weights, wide) * cast(vector, wide))
+        return cast(total, vector.dtype)
+
+    def combine(self, losses: Any, present: Any, *, training: bool) -> Any:
+        """The total of stacked losses, without what Keras does around a layer's call."""
+        if replicas() == 1:
+            self._check_first(losses, training=training)
+        return self.call(losses, mask=present, training=training)
 
     def compute_mask(self, *_: Any) -> None:
         """The total has no mask."""
@@ -210,9 +218,13 @@ class Balancer(BranchingLayer):
 
     def _observe(self, losses: Any, present: Any, update: Any) -> Any:
         """Updates the state with detached losses and returns the weights to use."""
-        losses = ops.cast(losses, self.variable_dtype)
+        losses = cast(losses, self.variable_dtype)
         now = self._now(update)
         directly = now is None and not self._notes
+        if directly and on_torch():
+            from loss_balance.backends.keras.in_torch import update as update_in_place
+
+            return update_in_place(self, losses, present)
         old = self._read(pending=not directly)
         if directly:
             self._compiled = self._compiled or compiling(losses)

@@ -11,6 +11,8 @@ import keras
 from keras import ops
 from keras.src.trainers.compile_utils import CompileLoss  # how compile() itself reads losses
 
+from loss_balance.backends.keras.ops import cast
+
 Path = tuple[str | int, ...]  # the keys and indices that lead to an output
 
 
@@ -52,11 +54,16 @@ class Losses(CompileLoss):
         )
         for metric, name in zip(self.metrics, distinct(one.name for one in flat), strict=False):
             metric.name = f"{name}_loss"  # a single loss has no metric of its own
+        self._order: list[int] | None = None  # that of the model's outputs
         self._flat_losses = [one._replace(loss=_handing_over(one.loss)) for one in flat]
 
     def call(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         super().call(y_true, y_pred, sample_weight)
         return ops.zeros((), self.dtype)
+
+    def _order_in(self, outputs: Any) -> list[int]:
+        places = [_place(path, outputs) for path in self._paths]
+        return sorted(range(len(places)), key=places.__getitem__)
 
     @contextmanager
     def handing_over(self) -> Iterator[list[Handed]]:
@@ -77,12 +84,16 @@ class Losses(CompileLoss):
             declared: those a functional model was made with, or None. Their order counts: Keras
                 returns the keys of a dict sorted on some backends.
         """
-        outputs = declared if _paths(declared) == _paths(y_pred) else y_pred
-        order = sorted(range(len(handed)), key=lambda i: _place(self._paths[i], outputs))
+        order = self._order
+        if order is None:
+            functional = _paths(declared) == _paths(y_pred)
+            order = self._order_in(declared if functional else y_pred)
+            if functional:  # for good; to look again takes a small step's time
+                self._order = order
         return Found(
             names=tuple(self._names[i] for i in order),
             keyed=any(isinstance(key, str) for path in self._paths for key in path),
-            losses=[ops.cast(handed[i].loss, self.dtype) for i in order],
+            losses=[cast(handed[i].loss, self.dtype) for i in order],
             present=_present([handed[i].sample_weight for i in order]),
             batch=ops.shape(keras.tree.flatten(y_pred)[0])[0],
         )

@@ -1,41 +1,46 @@
-"""What `balance_model` adds to the logs."""
+"""What `balance_model` measures in its steps, for the logs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from loss_balance.backends.keras.ops import cast
 
-class WeightMetric(keras.metrics.Metric):
-    """`loss_weight/<name>`, the mean over an epoch, and `loss_skipped/<name>`, the count so far.
+
+class BalanceMetric(keras.metrics.Metric):
+    """`loss_sum`, the mean of the unweighted sum of the losses, and beside it the mean weights.
+
+    In one variable, for each costs a step as much as an operator. The weights are not in the
+    result: a step would pass each on as a number of its own, and Keras look at it in every batch.
 
     Args:
-        num_losses: how many there are.
-        names: gives their names once they are known; until then they are 0, 1, ...
+        num_losses: L, how many there are.
     """
 
-    def __init__(self, num_losses: int, names: Callable[[], tuple[str, ...] | None]) -> None:
-        super().__init__(name="loss_weights", dtype="float32")
-        self.names = names
-        self.total = self.add_variable((num_losses,), "zeros", name="total")
-        self.count = self.add_variable((), "zeros", name="count")
-        # All replicas count alike.
-        self.skipped = self.add_variable(
-            (num_losses,), "zeros", aggregation="only_first_replica", name="skipped"
-        )
+    def __init__(self, num_losses: int) -> None:
+        super().__init__(name="loss_sum", dtype="float32")
+        self.num_losses = num_losses
+        # The weights; the losses, times their samples; how many steps and how many samples.
+        self.totals = self.add_variable((2 * num_losses + 2,), "zeros", name="totals")
 
-    def update_state(self, weights: Any, skipped: Any) -> None:
-        """Both of shape (num_losses,)."""
-        self.total.assign_add(ops.cast(weights, self.dtype))
-        self.count.assign_add(1.0)
-        self.skipped.assign(ops.cast(skipped, self.dtype))
+    def update_state(self, losses: Any, samples: Any, weights: Any) -> None:
+        """One step; the losses and the weights of shape (num_losses,), and how many samples."""
+        if isinstance(samples, int):
+            counts = ops.convert_to_tensor([1, samples], self.dtype)
+        else:
+            counts = ops.stack([1.0, ops.cast(samples, self.dtype)])
+        losses = cast(losses, self.dtype) * counts[1]
+        self.totals.assign_add(ops.concatenate([cast(weights, self.dtype), losses, counts]))
 
-    def result(self) -> dict[str, Any]:
-        means = ops.divide_no_nan(self.total, self.count)
-        skipped = ops.convert_to_tensor(self.skipped)
-        labels = self.names() or tuple(map(str, range(self.total.shape[0])))
-        weights = {f"loss_weight/{name}": means[i] for i, name in enumerate(labels)}
-        return weights | {f"loss_skipped/{name}": skipped[i] for i, name in enumerate(labels)}
+    def result(self) -> Any:
+        totals = ops.convert_to_tensor(self.totals)
+        return ops.divide_no_nan(ops.sum(totals[self.num_losses : -2]), totals[-1])
+
+    def mean_weights(self) -> np.ndarray:
+        """Of the steps since the last reset, shape (num_losses,), on the host; 0 before any."""
+        totals = ops.convert_to_numpy(self.totals)
+        return totals[: self.num_losses] / max(totals[-2], 1.0)

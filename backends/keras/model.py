@@ -13,7 +13,7 @@ from loss_balance.backends.interface import scheme_config, scheme_from_config
 from loss_balance.backends.keras.forks import forked
 from loss_balance.backends.keras.layer import Balancer
 from loss_balance.backends.keras.losses import Found, Losses, output_labels
-from loss_balance.backends.keras.metrics import WeightMetric
+from loss_balance.backends.keras.metrics import BalanceMetric
 from loss_balance.backends.keras.ops import mean_over_replicas, on_any_replica, replicas, stack
 from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import Scheme
@@ -41,11 +41,13 @@ def balance_model(
     (added unweighted), saving and export work as they did; what `compile` takes as losses stays
     Keras' own matter. A loss whose samples all have weight 0 is absent in that step.
 
-    The logs hold each loss unweighted, as Keras has it, and further `loss_weight/<name>`, its mean
-    weight over the epoch, `loss_skipped/<name>`, how often it was not finite or negative so far,
-    and `loss_sum`, the unweighted sum of the losses. `evaluate` uses the weights as they are and
-    leaves them so. As `loss` and `val_loss` move with the weights, compare models by
-    `val_loss_sum`: in early stopping, checkpoints, learning-rate plateaus and tuners.
+    The logs hold each loss unweighted, as Keras has it, and further `loss_sum`, the unweighted sum
+    of the losses; those of an epoch, an evaluation and `train_on_batch` also `loss_weight/<name>`,
+    its mean weight, and `loss_skipped/<name>`, how often it was not finite or negative so far. In
+    those of a batch of `fit` they would cost time: there is `model.balancer.metrics()`. `evaluate`
+    uses the weights as they are and leaves them so. As `loss` and `val_loss` move with the weights,
+    compare models by `val_loss_sum`: in early stopping, checkpoints, learning-rate plateaus and
+    tuners.
 
     Args:
         model: any model of Keras 3 that trains as Keras has it; it need not be compiled.
@@ -91,10 +93,7 @@ class BalancedModel(keras.Model):
             labels = output_labels(model)
             if len(labels) == self.balancer.scheme.num_losses:
                 self.balancer.names = labels
-        self.shown_weights = WeightMetric(
-            self.balancer.scheme.num_losses, lambda: self.balancer.names
-        )
-        self.loss_sum = keras.metrics.Mean(name="loss_sum")
+        self.record = BalanceMetric(self.balancer.scheme.num_losses)
         self.built = model.built
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -155,10 +154,31 @@ class BalancedModel(keras.Model):
         (stacked, _), count = stack(losses, self.balancer.variable_dtype), replicas()
         if count > 1:  # Keras divides each loss by it; the state is to see the loss itself
             stacked = stacked * count
-        total = self.balancer(mean_over_replicas(stacked), mask=present, training=training)
-        self.shown_weights.update_state(self.balancer.loss_weights, self.balancer.state_skipped)
-        self.loss_sum.update_state(ops.sum(stacked), sample_weight=found.batch)
+        total = self.balancer.combine(mean_over_replicas(stacked), present, training=training)
+        self.record.update_state(stacked, found.batch, self.balancer.loss_weights)
         return total if count == 1 else total / count
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> dict[str, Any]:
+        """The logs of an epoch or an evaluation."""
+        return {**super()._get_metrics_result_or_logs(logs), **self._balance_logs()}
+
+    def train_on_batch(self, *args: Any, **options: Any) -> Any:
+        found = super().train_on_batch(*args, **options)
+        return {**found, **self._balance_logs()} if isinstance(found, dict) else found
+
+    def test_on_batch(self, *args: Any, **options: Any) -> Any:
+        found = super().test_on_batch(*args, **options)
+        return {**found, **self._balance_logs()} if isinstance(found, dict) else found
+
+    def _balance_logs(self) -> dict[str, float]:
+        skipped = ops.convert_to_numpy(self.balancer.copied("skipped"))
+        columns = {"weight": self.record.mean_weights(), "skipped": skipped}
+        labels = self.balancer.names or tuple(map(str, range(len(skipped))))
+        return {
+            f"loss_{what}/{label}": float(value)
+            for what, values in columns.items()
+            for label, value in zip(labels, values, strict=True)
+        }
 
     def _in_scheme_order(self, found: Found) -> tuple[list[Any], Any]:
         """The losses and which are present; default names are those of what was found."""

@@ -129,6 +129,17 @@ def implied_training(layer: Any) -> bool:
     return context.entry_layer is layer
 
 
+def cast(x: Any, dtype: Any) -> Any:
+    """`x` in that dtype; itself where it has it, for which Keras takes an operator's time."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    return x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)
+
+
+def on_torch() -> bool:
+    """Whether variables are PyTorch's tensors, to be written to."""
+    return bool(keras.backend.backend() == "torch") and not in_stateless_scope()
+
+
 def read(variable: Any) -> Any:
     """What the variable holds now, whatever is written to it later.
 

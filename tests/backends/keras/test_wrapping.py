@@ -67,7 +67,7 @@ def test_a_model_with_a_step_of_its_own_is_refused(name):
     own = type("Own", (keras.Model,), {name: lambda self, *_, **__: None})
     with pytest.raises(ValueError, match=rf"with the layer.*drop {name} of Own"):
         balance_model(two_heads(own), 2)
-    with pytest.raises(ValueError, match="drop compute_loss of BalancedModel"):
+    with pytest.raises(ValueError, match=r"drop compute_loss.* of BalancedModel"):
         balance_model(balance_model(two_heads(), 2), 2)
 
 
