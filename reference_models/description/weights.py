@@ -53,14 +53,20 @@ def check(spec: AnytimeSpec, weights: Mapping[str, Any]) -> None:
 
 def check_shapes(spec: AnytimeSpec, found: Mapping[str, tuple[int, ...]]) -> None:
     """As `check`, of shapes by name."""
-    shapes = _shapes(spec)
+    check_named(spec.name, _shapes(spec), found)
+
+
+def check_named(
+    owner: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    """As `check`, of the shapes that an owner's weights have by name."""
     problems = [f"missing {name}" for name in shapes if name not in found]
     problems += [f"unknown {name}" for name in found if name not in shapes]
     for name, shape in shapes.items():
         if found.get(name, shape) != shape:
             problems.append(f"{name} has shape {found[name]}, expected {shape}")
     if problems:
-        raise ValueError(f"the weights do not fit {spec.name}: {'; '.join(problems)}")
+        raise ValueError(f"the weights do not fit {owner}: {'; '.join(problems)}")
 
 
 def save(path: str | PathLike[str], weights: Mapping[str, Any]) -> None:

@@ -5,5 +5,6 @@ from loss_balance.extras import require
 require("torch", __name__)
 
 from loss_balance.reference_models.torch.net import AnytimeNet, native, to_array
+from loss_balance.reference_models.torch.own import MultiExitNet, with_exits
 
-__all__ = ["AnytimeNet", "native", "to_array"]
+__all__ = ["AnytimeNet", "MultiExitNet", "native", "to_array", "with_exits"]

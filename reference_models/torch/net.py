@@ -94,8 +94,8 @@ class AnytimeNet(nn.Module):
                 logits = run_head(self.exits[str(i)], coarsest)
                 kept = yield logits
                 if kept is not None:
-                    chosen = torch.from_numpy(positions(_on_host(kept), len(logits)))
-                    features = _samples(features, chosen.to(x.device))
+                    chosen = torch.from_numpy(positions(on_host(kept), len(logits)))
+                    features = samples(features, chosen.to(x.device))
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Any]) -> None:
@@ -176,15 +176,16 @@ def _run(part: nn.Module, features: Any) -> Any:
     return part(features)
 
 
-def _on_host(sent: Any) -> Any:
+def on_host(sent: Any) -> Any:
     """Positions where NumPy can look at them; those on a device are waited for."""
     return sent.numpy(force=True) if isinstance(sent, Tensor) else sent
 
 
-def _samples(features: Any, positions: Tensor) -> Any:
+def samples(features: Any, positions: Tensor) -> Any:
+    """Some samples of maps, of one scale or several."""
     if isinstance(features, Tensor):
         return features[positions]  # not index_select, which leaves channels_last
-    return type(features)(_samples(x, positions) for x in features)
+    return type(features)(samples(x, positions) for x in features)
 
 
 def native(images: NDArray[Any]) -> Tensor:

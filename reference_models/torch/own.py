@@ -1,0 +1,305 @@
+"""Exits for any PyTorch network: images (B, C, H, W), logits (B, num_classes) per exit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from loss_balance.reference_models.description.inputs import check_images, positions
+from loss_balance.reference_models.description.spec import ExitCost
+from loss_balance.reference_models.description.weights import Weights, check_named
+from loss_balance.reference_models.torch.net import Fork, Indices, on_host, samples
+from loss_balance.reference_models.torch.stages import Stage, split
+
+Shape = tuple[int, ...]
+Head = nn.Module | Callable[[Shape], nn.Module] | None
+
+
+def with_exits(
+    model: nn.Module,
+    exits: Mapping[str, Head] | Sequence[str],
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+) -> MultiExitNet:
+    """`model` with an exit after each named module; its own output is the last exit.
+
+        net = with_exits(timm.create_model("resnet18"), ["layer1", "layer2", "layer3"])
+        losses = [F.cross_entropy(logits, labels) for logits in net(images)]
+
+    Its modules, and so its weights, stay what they are and where they are. Nothing is hooked in:
+    the network is cut into stages, so that an answer at one exit computes nothing deeper.
+
+    Args:
+        model: takes images (B, C, H, W) alone and returns logits (B, num_classes).
+        exits: names of modules as in `model.named_modules()` in order of computation, such as
+            `layer2` or `blocks.5`, each with its head: a module that takes the named one's output
+            (a lazy one is fine), a function of that output's shape without the batch that returns
+            one, or None for `default_head`. A sequence of names has default heads.
+        input_shape: (height, width, channels) of an image; default: what a model of timm says of
+            itself, else (224, 224, 3).
+
+    Raises:
+        ValueError: `exits` do not fit the model (`stages.split` says how), or a head the logits.
+    """
+    heads = dict(exits) if isinstance(exits, Mapping) else dict.fromkeys(exits)
+    if not isinstance(exits, Mapping) and len(heads) < len(exits):
+        raise ValueError(f"exits must be one or more distinct modules, got {list(exits)}")
+    return MultiExitNet(model, heads, input_shape or _native_shape(model))
+
+
+class MultiExitNet(nn.Module):
+    """What `with_exits` makes. Submodules: `backbone`, the model, and `heads`, a list.
+
+    Attributes:
+        names: of the exits; that of the model's own output, the last one, is `output`.
+        input_shape: (height, width, channels).
+        num_classes: logits per exit.
+    """
+
+    def __init__(
+        self, model: nn.Module, heads: Mapping[str, Head], input_shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        self.backbone = model
+        self.names = (*heads, "output")
+        self.input_shape = input_shape
+        self._stages = _split_in_modes(model, self.names[:-1])
+        self._costs: tuple[ExitCost, ...] | None = None
+        self.heads = nn.ModuleList()
+        self._make_heads(list(heads.values()))
+
+    def _make_heads(self, wanted: Sequence[Head]) -> None:
+        with _evaluating(self):
+            features = []
+            tensors: tuple[Tensor, ...] = (self._image(),)
+            for stage in self._stages[False]:
+                tensors = stage(self, *tensors)
+                _check_handed(tensors)
+                features.append(tensors[0])
+            *read, logits = features
+            if logits.ndim != 2:
+                raise ValueError(
+                    f"the model must return logits (B, num_classes), got {tuple(logits.shape)}"
+                )
+            self.num_classes = logits.shape[1]
+            for name, head, x in zip(self.names, wanted, read, strict=False):
+                made = self._made(head, tuple(x.shape[1:])).to(x.device)
+                made.eval()
+                found = tuple(made(x).shape)  # fills lazy ones too
+                if found != tuple(logits.shape):
+                    raise ValueError(
+                        f"the head at {name} must give logits {tuple(logits.shape)} as the model, "
+                        f"got {found}"
+                    )
+                self.heads.append(made.train(self.training))
+
+    def _made(self, head: Head, shape: Shape) -> nn.Module:
+        if head is None:
+            return default_head(shape, self.num_classes)
+        return head if isinstance(head, nn.Module) else head(shape)
+
+    def forward(self, x: Tensor, fork: Fork | None = None) -> list[Tensor]:
+        """Logits (B, num_classes) of every exit, for images (B, C, H, W).
+
+        Args:
+            x: the images.
+            fork: `balance.fork` of a balancer in equilibrium, called where each exit branches off;
+                the last one where the exit before it did.
+        """
+        check_images(x.shape, self.input_shape, channels_first=True)
+        return list(self._answers(x, fork))
+
+    def anytime(self, x: Tensor) -> Generator[Tensor, Indices | None]:
+        """The answers of a call, one exit at a time; nothing beyond those consumed is computed.
+
+        `answers.send(kept)` goes on with those samples alone, positions in the current batch, and
+        returns the next logits.
+        """
+        check_images(x.shape, self.input_shape, channels_first=True)
+        return self._answers(x)
+
+    def _answers(self, x: Tensor, fork: Fork | None = None) -> Generator[Tensor, Indices | None]:
+        tensors: Any = (x,)
+        for k, (stage, head) in enumerate(self._stretches()):
+            if fork is not None and head is None:
+                tensors = _listed(fork(_alone(tensors), k)[0])
+            tensors = stage(self, *tensors)
+            read = tensors[0]
+            if fork is not None and head is not None:
+                branch, on = fork(_alone(tensors), k)
+                read, tensors = _listed(branch)[0], _listed(on)
+            logits = read if head is None else head(read)
+            kept = yield logits
+            if kept is not None:
+                chosen = torch.from_numpy(positions(on_host(kept), len(logits))).to(x.device)
+                tensors = [samples(tensor, chosen) for tensor in tensors]
+
+    def segments(self) -> list[Segment]:
+        """What lies between exits, as modules: tensors to (*those handed on, logits)."""
+        return [Segment(self, stage, head) for stage, head in self._stretches()]
+
+    def _stretches(self) -> Iterator[tuple[Stage, nn.Module | None]]:
+        return zip(self._stages[self.training], (*self.heads, None), strict=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_stages"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
+        super().__setstate__(state)
+        self._stages = _split_in_modes(self.backbone, self.names[:-1])
+
+    def costs(self) -> tuple[ExitCost, ...]:
+        """What each exit takes, all earlier heads included, as PyTorch's FlopCounterMode counts.
+
+        Multiply-adds of convolutions, matrix products and attention per image, half its flops.
+        """
+        if self._costs is None:
+            self._costs = tuple(self._measured())
+        return self._costs
+
+    def _measured(self) -> Iterator[ExitCost]:
+        counted: dict[int, int] = {}
+        with _evaluating(self), FlopCounterMode(display=False) as counter:
+            tensors: tuple[Tensor, ...] = (self._image(),)
+            for segment in self.segments():
+                *tensors, _ = segment(*tensors)  # type: ignore[assignment]
+                counted |= {id(p): p.numel() for p in segment.parameters_used() if p.requires_grad}
+                yield ExitCost(counter.get_total_flops() // 2, sum(counted.values()))
+
+    def _image(self) -> Tensor:
+        height, width, channels = self.input_shape
+        first = next(self.backbone.parameters())
+        return torch.zeros(1, channels, height, width, device=first.device, dtype=first.dtype)
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """The parameters and floating buffers under their own names, not copied."""
+        named = self.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in named.items() if tensor.is_floating_point()}
+
+    def dump_weights(self) -> Weights:
+        """Copies of all weights by name, in PyTorch's own layouts, in float32 or wider."""
+        return {name: _array(tensor) for name, tensor in self.named_weights().items()}
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Takes what `dump_weights` gave.
+
+        Raises:
+            ValueError: names or shapes do not fit, all in one message; nothing is changed then.
+        """
+        own = self.named_weights()
+        shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        check_named("the network", shapes, {name: np.shape(w) for name, w in weights.items()})
+        for name, tensor in own.items():
+            tensor.copy_(torch.from_numpy(np.array(weights[name])))
+
+
+class Segment(nn.Module):
+    """One stretch of a network with exits and the head at its end, sharing their modules."""
+
+    def __init__(self, net: MultiExitNet, stage: Stage, head: nn.Module | None) -> None:
+        super().__init__()
+        self.backbone, self.head, self.stage = net.backbone, head, stage
+        self.training = net.training
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """(*what is handed on, logits); of the last one the logits alone."""
+        reached = self.stage(self, *tensors)
+        return reached if self.head is None else (*reached, self.head(reached[0]))
+
+    def parameters_used(self) -> Iterator[nn.Parameter]:
+        """Those of this stretch and its head."""
+        for name in self.stage.uses:
+            *path, last = name.split(".")
+            found = getattr(self.backbone.get_submodule(".".join(path)), last)
+            if isinstance(found, nn.Module):
+                yield from found.parameters()
+            elif isinstance(found, nn.Parameter):
+                yield found
+        if self.head is not None:
+            yield from self.head.parameters()
+
+
+def default_head(shape: Shape, num_classes: int) -> nn.Module:
+    """BN, ReLU, global average pool, linear for maps (C, H, W), as in the paper's networks.
+
+    For tokens (N, C) LayerNorm, their mean, linear; for a vector (C,) linear.
+
+    Raises:
+        ValueError: features of another rank.
+    """
+    if len(shape) == 3:
+        pool = nn.AdaptiveAvgPool2d(1)
+        first = nn.BatchNorm2d(shape[0]), nn.ReLU(), pool, nn.Flatten()
+        return nn.Sequential(*first, nn.Linear(shape[0], num_classes))
+    if len(shape) == 2:
+        return nn.Sequential(nn.LayerNorm(shape[1]), _Mean(), nn.Linear(shape[1], num_classes))
+    if len(shape) == 1:
+        return nn.Linear(shape[0], num_classes)
+    raise ValueError(f"a default head takes (C, H, W), (N, C) or (C,), got features {shape}")
+
+
+class _Mean(nn.Module):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(dim=1)
+
+
+def _split_in_modes(model: nn.Module, names: Sequence[str]) -> dict[bool, tuple[Stage, ...]]:
+    """The stages in training and, at False, in evaluation."""
+    found = {}
+    with _modes_kept(model):
+        for training in (True, False):
+            found[training] = split(model.train(training), names)
+    return found
+
+
+@contextmanager
+def _modes_kept(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    with _modes_kept(module), torch.no_grad():
+        module.eval()
+        yield
+
+
+def _check_handed(tensors: Sequence[Any]) -> None:
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor) or tensor.ndim == 0 or len(tensor) != 1:
+            raise ValueError(
+                "what crosses an exit must be tensors of the batch, or samples could not leave it, "
+                f"got {tuple(tensor.shape) if isinstance(tensor, Tensor) else repr(tensor)} for "
+                "one image"
+            )
+
+
+def _native_shape(model: nn.Module) -> tuple[int, int, int]:
+    size = getattr(model, "default_cfg", {}).get("input_size", (3, 224, 224))
+    return size[1], size[2], size[0]
+
+
+def _alone(tensors: Sequence[Tensor]) -> Any:
+    """A single tensor as itself, several as a list."""
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+def _listed(tensors: Any) -> Any:
+    return tensors if isinstance(tensors, (list, tuple)) else [tensors]
+
+
+def _array(tensor: Tensor) -> Any:
+    wide = torch.promote_types(tensor.dtype, torch.float32)  # NumPy has no bfloat16
+    return np.array(tensor.detach().to("cpu", wide).numpy())
