@@ -19,6 +19,7 @@ from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import FRAMEWORKS, Engine, choose_engine
 from loss_balance.experiments.training.learners.by_framework import learner
 from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.own import check_trains
 from loss_balance.schemes.fixed import Constant
 
 
@@ -125,6 +126,7 @@ def evaluate_with(run: Trained, data: Dataset, here: Engine) -> Evaluation:
     Raises:
         UserError: the weights are damaged or not this network's.
     """
+    check_trains(run.spec, here.framework, here.precision)
     weights = run.weights()
     made = learner(_as_run(run, here), data)
     made.load_weights(weights)

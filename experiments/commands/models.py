@@ -11,9 +11,13 @@ from rich.table import Table
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.terminal import console
+from loss_balance.experiments.training.own import is_own, network_of
 from loss_balance.reference_models import families
 from loss_balance.reference_models.description.layers import Shape
+from loss_balance.reference_models.description.own import NetSpec
 from loss_balance.reference_models.description.spec import AnytimeSpec
+
+CLASSES, SHAPE = 10, (32, 32, 3)  # what a function of the user's own is asked for
 
 
 def show_all(num_classes: int | None) -> None:
@@ -60,14 +64,22 @@ def write_picture(name: str, num_classes: int | None, path: Path) -> None:
     """A picture of the network called `name`; UserError if there is none or no such format."""
     from loss_balance.experiments.pages.network_plot import draw  # a second for matplotlib
 
+    spec = get(name, num_classes)
+    if not isinstance(spec, AnytimeSpec):
+        raise UserError(
+            "--draw takes a network of the library's own, for a network of yours has no "
+            f"description, got {name}"
+        )
     try:
-        draw(get(name, num_classes), path)
+        draw(spec, path)
     except (ValueError, OSError) as error:
         raise UserError(f"--draw needs a file it can write, .png, .svg or .pdf: {error}") from error
 
 
-def get(name: str, num_classes: int | None, input_shape: Shape | None = None) -> AnytimeSpec:
-    """`families.get` for what a user typed."""
+def get(name: str, num_classes: int | None, input_shape: Shape | None = None) -> NetSpec:
+    """`families.get` for what a user typed, or a network of their own."""
+    if is_own(name):
+        return network_of(name, num_classes or CLASSES, input_shape or SHAPE)
     try:
         return families.get(name, num_classes, input_shape=input_shape)
     except ValueError as error:
@@ -78,7 +90,7 @@ def _shape(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
-def _as_json(spec: AnytimeSpec) -> dict[str, Any]:
+def _as_json(spec: NetSpec) -> dict[str, Any]:
     costs = spec.costs()
     return {
         "name": spec.name,

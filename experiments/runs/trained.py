@@ -20,6 +20,7 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.engine import Engine, check_installed
 from loss_balance.experiments.training.learners.by_framework import use_one_thread
+from loss_balance.experiments.training.own import network
 from loss_balance.experiments.training.reading import (
     intact,
     read_config,
@@ -29,7 +30,7 @@ from loss_balance.experiments.training.reading import (
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.schemes import Coupling, name_of
 from loss_balance.reference_models.description.config import from_config
-from loss_balance.reference_models.description.spec import AnytimeSpec
+from loss_balance.reference_models.description.own import NetSpec
 from loss_balance.reference_models.description.weights import (
     Weights,
     check_shapes,
@@ -50,16 +51,15 @@ class TrainedNetwork:
     too, and times would tell of that. An answer is there once it has come back as a NumPy array.
     """
 
-    def __init__(self, spec: AnytimeSpec, framework: str, weights: Weights) -> None:
+    def __init__(self, spec: NetSpec, framework: str, weights: Weights) -> None:
         check_installed(framework)
         use_one_thread(framework)
-        module = import_module(f"loss_balance.reference_models.{framework}")
-        self._net = module.AnytimeNet(spec)
+        self._net = network(spec, framework, 0)
         self._net.load_weights(weights)
         self._native: Callable[[NDArray[np.float32]], Any] = lambda images: images
         if framework == "torch":
             self._net.requires_grad_(requires_grad=False)
-            self._native = module.native
+            self._native = import_module("loss_balance.reference_models.torch").native
         if framework != "tensorflow":  # where each call says whether it trains
             self._net.eval()
 
@@ -76,7 +76,7 @@ class Trained:
     folder: Path
     config: dict[str, Any]  # as of `Run.config`
     result: dict[str, list[float]]  # as of `training.train`
-    spec: AnytimeSpec
+    spec: NetSpec
     scheme: str  # as the command line calls it
     recipe: Recipe
     source: Source

@@ -24,7 +24,7 @@ from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.own import is_own, kind_of
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.schemes import OPT, Coupling
-from loss_balance.reference_models.description.spec import AnytimeSpec
+from loss_balance.reference_models.description.own import NetSpec
 from loss_balance.schemes.adaloss import AdaLoss
 from loss_balance.schemes.base import Scheme
 from loss_balance.schemes.fixed import Single
@@ -45,7 +45,7 @@ class Comparison:
         changed: of a name that is not a scheme's own, the scheme and what differs from it.
     """
 
-    spec: AnytimeSpec
+    spec: NetSpec
     recipe: Recipe
     source: Source
     fingerprint: str  # of the data

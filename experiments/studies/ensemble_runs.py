@@ -14,7 +14,7 @@ from loss_balance.experiments.studies.options import Options
 from loss_balance.experiments.studies.plan import plan
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.schemes import OPT
-from loss_balance.reference_models.description.spec import AnytimeSpec
+from loss_balance.reference_models.description.own import NetSpec
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def measure(runs: Sequence[Trained], repeats: int) -> list[Measured]:
     is timed once: what differs between schemes is then no noise.
     """
     test = runs[0].test_data()
-    times: dict[AnytimeSpec, tuple[float, ...]] = {}
+    times: dict[NetSpec, tuple[float, ...]] = {}
     measured = []
     for run in runs:
         errors = run.errors(test)

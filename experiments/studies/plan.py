@@ -13,6 +13,7 @@ from loss_balance.experiments.studies.options import ADALOSS, Options, of_panel
 from loss_balance.experiments.studies.settings import set_recipe, settings, sweeps
 from loss_balance.experiments.training.own import (
     check_memory,
+    check_trains,
     imported,
     is_own,
     kind_of,
@@ -30,6 +31,7 @@ def plan(options: Options, network: str, schemes: tuple[str, ...], data: Dataset
         changed = named(schemes, common, sweeps(options.sweep or ()))
         spec = network_of(network, data.num_classes, data.input_shape)
         check_memory(spec)
+        check_trains(spec, engine.framework, engine.precision)
         _check_divides(engine.devices, min(recipe.batch_size, len(data.y_train)))
         return Comparison(
             spec=spec,

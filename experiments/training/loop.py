@@ -35,7 +35,7 @@ from loss_balance.experiments.training.run_folder import (
 )
 from loss_balance.experiments.training.schemes import Coupling
 from loss_balance.reference_models.description.config import to_config
-from loss_balance.reference_models.description.spec import AnytimeSpec
+from loss_balance.reference_models.description.own import NetSpec
 from loss_balance.schemes.base import Scheme
 
 Progress = Callable[[int, int, float], bool]  # (epoch, step, loss of the last exit) -> go on
@@ -47,7 +47,7 @@ class Run:
     """What is trained: equal runs end in equal numbers, however often they are evaluated."""
 
     name: str
-    spec: AnytimeSpec
+    spec: NetSpec
     scheme: Scheme
     recipe: Recipe
     seed: int

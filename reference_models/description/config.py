@@ -1,4 +1,4 @@
-"""An `AnytimeSpec` as plain numbers and strings, for a run's config.json and a .keras file."""
+"""A network's description as numbers and strings, for a run's config.json and a .keras file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from loss_balance.reference_models.description.multiscale import (
     MultiScaleStem,
     MultiScaleTransition,
     MultiScaleUnit,
+)
+from loss_balance.reference_models.description.own import (
+    NetSpec,
+    OwnSpec,
+    from_own_config,
+    own_config,
 )
 from loss_balance.reference_models.description.parts import (
     ConvHead,
@@ -45,8 +51,10 @@ KINDS: dict[str, Any] = {
 }
 
 
-def to_config(spec: AnytimeSpec) -> dict[str, Any]:
+def to_config(spec: NetSpec) -> dict[str, Any]:
     """A dict that JSON can hold and `from_config` takes."""
+    if isinstance(spec, OwnSpec):
+        return own_config(spec)
     return {
         "name": spec.name,
         "input_shape": list(spec.input_shape),
@@ -57,13 +65,15 @@ def to_config(spec: AnytimeSpec) -> dict[str, Any]:
     }
 
 
-def from_config(config: Mapping[str, Any]) -> AnytimeSpec:
+def from_config(config: Mapping[str, Any]) -> NetSpec:
     """The inverse of `to_config`, also after JSON made lists of tuples.
 
     Raises:
         ValueError: something is missing, unknown, or no network can be built of it.
     """
     try:
+        if "function" in config:
+            return from_own_config(config)
         return AnytimeSpec(
             config["name"],
             tuple(config["input_shape"]),

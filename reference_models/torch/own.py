@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from loss_balance.reference_models.description.inputs import check_images, positions
 from loss_balance.reference_models.description.spec import ExitCost
 from loss_balance.reference_models.description.weights import Weights, check_named
+from loss_balance.reference_models.torch.heads import Head, head_for
 from loss_balance.reference_models.torch.net import Fork, Indices, on_host, samples
-from loss_balance.reference_models.torch.stages import Stage, split
-
-Shape = tuple[int, ...]
-Head = nn.Module | Callable[[Shape], nn.Module] | None
+from loss_balance.reference_models.torch.stages import ROOT, Stage, joined, split
 
 
 def with_exits(
@@ -62,6 +61,8 @@ class MultiExitNet(nn.Module):
         num_classes: logits per exit.
     """
 
+    framework = "torch"
+
     def __init__(
         self, model: nn.Module, heads: Mapping[str, Head], input_shape: tuple[int, int, int]
     ) -> None:
@@ -89,7 +90,7 @@ class MultiExitNet(nn.Module):
                 )
             self.num_classes = logits.shape[1]
             for name, head, x in zip(self.names, wanted, read, strict=False):
-                made = self._made(head, tuple(x.shape[1:])).to(x.device)
+                made = head_for(head, tuple(x.shape[1:]), self.num_classes).to(x.device)
                 made.eval()
                 found = tuple(made(x).shape)  # fills lazy ones too
                 if found != tuple(logits.shape):
@@ -98,11 +99,6 @@ class MultiExitNet(nn.Module):
                         f"got {found}"
                     )
                 self.heads.append(made.train(self.training))
-
-    def _made(self, head: Head, shape: Shape) -> nn.Module:
-        if head is None:
-            return default_head(shape, self.num_classes)
-        return head if isinstance(head, nn.Module) else head(shape)
 
     def forward(self, x: Tensor, fork: Fork | None = None) -> list[Tensor]:
         """Logits (B, num_classes) of every exit, for images (B, C, H, W).
@@ -145,7 +141,22 @@ class MultiExitNet(nn.Module):
         return [Segment(self, stage, head) for stage, head in self._stretches()]
 
     def _stretches(self) -> Iterator[tuple[Stage, nn.Module | None]]:
-        return zip(self._stages[self.training], (*self.heads, None), strict=True)
+        stages = self._stages[self.training]
+        return zip(stages, (*self.heads, None)[: len(stages)], strict=True)
+
+    def single_exit(self, exit_index: int) -> MultiExitNet:
+        """The network cut after one exit, with that head alone, sharing its modules.
+
+        What lies behind is never called; `named_weights` and the like leave it out.
+        """
+        cut = copy.copy(self)
+        cut._modules = dict(self._modules)
+        cut.names, cut._costs = (self.names[exit_index],), None
+        cut.heads = self.heads[exit_index : exit_index + 1]
+        cut._stages = {
+            mode: (joined(stages[: exit_index + 1]),) for mode, stages in self._stages.items()
+        }
+        return cut
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_stages"}
@@ -153,6 +164,13 @@ class MultiExitNet(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
         super().__setstate__(state)
         self._stages = _split_in_modes(self.backbone, self.names[:-1])
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The modules that the stages call, for `fully_shard`."""
+        names = [name for stage in self._stages[True] for name in stage.uses]
+        known = dict(self.backbone.named_modules())
+        return [known[name] for name in names if name in known]
 
     def costs(self) -> tuple[ExitCost, ...]:
         """What each exit takes, all earlier heads included, as PyTorch's FlopCounterMode counts.
@@ -179,8 +197,18 @@ class MultiExitNet(nn.Module):
 
     def named_weights(self) -> dict[str, Tensor]:
         """The parameters and floating buffers under their own names, not copied."""
+        used = {f"{ROOT}.{name}" for stage in self._stages[True] for name in stage.uses}
         named = self.state_dict(keep_vars=True)
-        return {name: tensor for name, tensor in named.items() if tensor.is_floating_point()}
+        return {
+            name: tensor
+            for name, tensor in named.items()
+            if tensor.is_floating_point() and (name.startswith("heads.") or _within(name, used))
+        }
+
+    def trained_names(self) -> set[str]:
+        """Which of them are trained."""
+        named = self.named_weights()
+        return {name for name, tensor in named.items() if tensor.requires_grad}
 
     def dump_weights(self) -> Weights:
         """Copies of all weights by name, in PyTorch's own layouts, in float32 or wider."""
@@ -226,30 +254,6 @@ class Segment(nn.Module):
             yield from self.head.parameters()
 
 
-def default_head(shape: Shape, num_classes: int) -> nn.Module:
-    """BN, ReLU, global average pool, linear for maps (C, H, W), as in the paper's networks.
-
-    For tokens (N, C) LayerNorm, their mean, linear; for a vector (C,) linear.
-
-    Raises:
-        ValueError: features of another rank.
-    """
-    if len(shape) == 3:
-        pool = nn.AdaptiveAvgPool2d(1)
-        first = nn.BatchNorm2d(shape[0]), nn.ReLU(), pool, nn.Flatten()
-        return nn.Sequential(*first, nn.Linear(shape[0], num_classes))
-    if len(shape) == 2:
-        return nn.Sequential(nn.LayerNorm(shape[1]), _Mean(), nn.Linear(shape[1], num_classes))
-    if len(shape) == 1:
-        return nn.Linear(shape[0], num_classes)
-    raise ValueError(f"a default head takes (C, H, W), (N, C) or (C,), got features {shape}")
-
-
-class _Mean(nn.Module):
-    def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.mean(dim=1)
-
-
 def _split_in_modes(model: nn.Module, names: Sequence[str]) -> dict[bool, tuple[Stage, ...]]:
     """The stages in training and, at False, in evaluation."""
     found = {}
@@ -274,6 +278,12 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     with _modes_kept(module), torch.no_grad():
         module.eval()
         yield
+
+
+def _within(name: str, modules: Collection[str]) -> bool:
+    """Whether it is one of them or of something in them."""
+    parts = name.split(".")
+    return any(".".join(parts[: n + 1]) in modules for n in range(len(parts)))
 
 
 def _check_handed(tensors: Sequence[Any]) -> None:

@@ -31,6 +31,17 @@ class Stage:
         return self.run(owner, *tensors)
 
 
+def joined(stages: Sequence[Stage]) -> Stage:
+    """Several as one, which hands on what the last one does."""
+
+    def run(owner: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
+        for stage in stages:
+            tensors = stage(owner, *tensors)
+        return tensors
+
+    return Stage(run, tuple(name for stage in stages for name in stage.uses))
+
+
 class _Tracer(fx.Tracer):
     """Looks into those modules alone that have a wanted one in them."""
 

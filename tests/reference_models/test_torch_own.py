@@ -177,6 +177,24 @@ def test_the_trunk_has_one_loss_worth_of_gradient_in_equilibrium(compiled, image
     torch.testing.assert_close(by_name["backbone.first.0.weight"], sum(parts) / 3)
 
 
+def test_a_network_is_cut_after_one_exit(images):
+    net = small()
+    for k, name in enumerate(net.names):
+        cut = net.single_exit(k)
+        assert cut.names == (name,)
+        (logits,) = cut(images)
+        torch.testing.assert_close(logits, net(images)[k])
+        torch.testing.assert_close(next(cut.anytime(images)), logits)
+    cut = net.single_exit(1)
+    assert cut.costs()[0].multiply_adds == net.costs()[1].multiply_adds - 8 * 5
+    assert set(cut.dump_weights()) < set(net.dump_weights()) | {"heads.0.4.bias"}
+    assert "backbone.classify.weight" not in cut.dump_weights()
+    cut.zero_grad()
+    cut(images)[0].sum().backward()
+    named = cut.named_weights()
+    assert all(named[name].grad is not None for name in cut.trained_names())
+
+
 def test_heads_of_ones_own_lazy_ones_and_functions_of_the_shape(images):
     shapes = []
 

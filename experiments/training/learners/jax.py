@@ -22,6 +22,7 @@ from loss_balance.experiments.training.learners.interface import prefixed, under
 from loss_balance.experiments.training.learners.jax_devices import Layout
 from loss_balance.experiments.training.learners.jax_step import Carried, compiled, sgd, taken_apart
 from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.own import network
 from loss_balance.reference_models.jax import AnytimeNet
 
 
@@ -48,7 +49,7 @@ class JaxLearner:
         with jax.default_device(self.layout.device):
             dtype = jnp.bfloat16 if run.engine.precision == "bfloat16" else None
             self.structure, parameters, statistics = taken_apart(
-                AnytimeNet(run.spec, run.seed, dtype=dtype)
+                network(run.spec, "jax", run.seed, dtype=dtype)
             )
             self.carried = self.layout.everywhere(
                 Carried(

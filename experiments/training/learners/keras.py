@@ -33,7 +33,7 @@ from loss_balance.experiments.training.learners.keras_replicas import (
     tensor,
 )
 from loss_balance.experiments.training.loop import Run
-from loss_balance.reference_models.tensorflow import AnytimeNet
+from loss_balance.experiments.training.own import network
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -51,11 +51,13 @@ class TensorFlowLearner:
     """Network, SGD and balancer of one run; the training split lives on each device too."""
 
     def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
-        self.crew = crew
+        self.crew, self.spec = crew, run.spec
         self.place = place_of(run.engine)
         self.recipe = run.recipe
         with self.place.scope():
-            self.net = AnytimeNet(run.spec, run.seed, dtype=POLICIES[run.engine.precision])
+            self.net = network(
+                run.spec, "tensorflow", run.seed, dtype=POLICIES[run.engine.precision]
+            )
             self.local_norms = run.engine.batch_norm == "local" and self.place.count > 1
             if self.place.count > 1 and not self.local_norms:
                 norm_together(self.net)
@@ -100,7 +102,7 @@ class TensorFlowLearner:
         step = -1
         with self.place.scope():
             learning_rate = tf.constant(rate, tf.float32)  # a number would be traced anew
-            sums = tf.zeros(len(self.net.spec.exits), tf.float64)
+            sums = tf.zeros(len(self.spec.exits), tf.float64)
             for step, batch in enumerate(batches):
                 losses = self._step(*self._inputs(batch), learning_rate)
                 sums += tf.cast(losses, tf.float64)
@@ -164,7 +166,7 @@ class TensorFlowLearner:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         count = 0
         with self.place.scope():
-            sums = tf.zeros((2, len(self.net.spec.exits)), tf.float64)
+            sums = tf.zeros((2, len(self.spec.exits)), tf.float64)
             for images, labels in batches:
                 sums += self._scores(tensor(images), tensor(labels))
                 count += len(labels)

@@ -32,7 +32,7 @@ from loss_balance.experiments.training.learners.torch_crew import (
     shared,
 )
 from loss_balance.experiments.training.loop import Run
-from loss_balance.reference_models.torch import AnytimeNet
+from loss_balance.experiments.training.own import network
 from loss_balance.reference_models.torch.net import Fork, placed_as, whole
 
 
@@ -45,11 +45,11 @@ class TorchLearner:
     """Network, SGD and balancer of one run; the training split lives on the device too."""
 
     def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
-        self.crew = crew
+        self.crew, self.spec = crew, run.spec
         # Not by the rank, which on several machines is no number of a GPU.
         self.device = crew.device if isinstance(crew, TorchCrew) else device_of(run.engine.device)
         self.autocast = run.engine.precision == "bfloat16"
-        self.net = AnytimeNet(run.spec, seed=run.seed).to(self.device)
+        self.net = network(run.spec, "torch", run.seed).to(self.device)
         if run.engine.strategy != "fsdp":  # which takes contiguous parameters alone
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shared = shared(self.net, run.engine, crew)
@@ -86,7 +86,7 @@ class TorchLearner:
         self.balance.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sums = torch.zeros(len(self.net.spec.exits), dtype=torch.float64, device=self.device)
+        sums = torch.zeros(len(self.spec.exits), dtype=torch.float64, device=self.device)
         step = -1
         for step, batch in enumerate(batches):
             losses = self._train_step(batch)
@@ -141,7 +141,7 @@ class TorchLearner:
         self, batches: Iterable[tuple[Images, Labels]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         self.net.eval()
-        sums = torch.zeros(2, len(self.net.spec.exits), dtype=torch.float64, device=self.device)
+        sums = torch.zeros(2, len(self.spec.exits), dtype=torch.float64, device=self.device)
         count = 0
         for images, labels in batches:
             logits = self._logits(standardised(self._on_device(images), self.constants, torch))
@@ -190,7 +190,7 @@ class TorchLearner:
 
     def _parameters(self) -> dict[str, Tensor]:
         named = self.net.named_weights()
-        return {name: named[name] for name in self.net.spec.parameters()}
+        return {name: named[name] for name in self.spec.parameters()}
 
     def _on_device(self, array: NDArray[Any] | None) -> Tensor:
         return torch.as_tensor(array).to(self.device, non_blocking=True)
