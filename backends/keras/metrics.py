@@ -42,5 +42,6 @@ class BalanceMetric(keras.metrics.Metric):
 
     def mean_weights(self) -> np.ndarray:
         """Of the steps since the last reset, shape (num_losses,), on the host; 0 before any."""
-        totals = ops.convert_to_numpy(self.totals)
-        return totals[: self.num_losses] / max(totals[-2], 1.0)
+        totals: np.ndarray = ops.convert_to_numpy(self.totals)
+        means: np.ndarray = totals[: self.num_losses] / max(totals[-2], 1.0)
+        return means

@@ -19,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loss_balance.reference_models.description.own import NetSpec
 from loss_balance.reference_models.description.spec import AnytimeSpec
 
 Weights = dict[str, NDArray[Any]]
@@ -51,7 +52,7 @@ def check(spec: AnytimeSpec, weights: Mapping[str, Any]) -> None:
     check_shapes(spec, {name: np.shape(value) for name, value in weights.items()})
 
 
-def check_shapes(spec: AnytimeSpec, found: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(spec: NetSpec, found: Mapping[str, tuple[int, ...]]) -> None:
     """As `check`, of shapes by name."""
     check_named(spec.name, _shapes(spec), found)
 
@@ -177,5 +178,5 @@ def memory() -> int:
         return 1 << 62
 
 
-def _shapes(spec: AnytimeSpec) -> dict[str, tuple[int, ...]]:
+def _shapes(spec: NetSpec) -> dict[str, tuple[int, ...]]:
     return {**spec.parameters(), **spec.statistics()}

@@ -162,7 +162,7 @@ class MultiExitNet(nn.Module):
         return {name: value for name, value in vars(self).items() if name != "_stages"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._stages = _split_in_modes(self.backbone, self.names[:-1])
 
     @property
@@ -186,7 +186,7 @@ class MultiExitNet(nn.Module):
         with _evaluating(self), FlopCounterMode(display=False) as counter:
             tensors: tuple[Tensor, ...] = (self._image(),)
             for segment in self.segments():
-                *tensors, _ = segment(*tensors)  # type: ignore[assignment]
+                *tensors, _ = segment(*tensors)
                 counted |= {id(p): p.numel() for p in segment.parameters_used() if p.requires_grad}
                 yield ExitCost(counter.get_total_flops() // 2, sum(counted.values()))
 

@@ -186,7 +186,8 @@ class TensorFlowLearner:
         return weights
 
     def weights(self) -> Arrays:
-        return self.net.dump_weights()
+        weights: Arrays = self.net.dump_weights()
+        return weights
 
     def load_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
         self.net.load_weights(weights)

@@ -51,7 +51,7 @@ class TorchLearner:
         self.autocast = run.engine.precision == "bfloat16"
         self.net = network(run.spec, "torch", run.seed).to(self.device)
         if run.engine.strategy != "fsdp":  # which takes contiguous parameters alone
-            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.net.to(memory_format=torch.channels_last)
         self.shared = shared(self.net, run.engine, crew)
         self.coupling = run.coupling
         self.strength = run.coupling.strength(run.steps(len(data.y_train)))
@@ -158,7 +158,8 @@ class TorchLearner:
         return weights
 
     def weights(self) -> Arrays:
-        return self.net.dump_weights()
+        weights: Arrays = self.net.dump_weights()
+        return weights
 
     def load_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
         self.net.load_weights(weights)
