@@ -16,7 +16,7 @@ from loss_balance.reference_models.description.inputs import check_images, posit
 from loss_balance.reference_models.description.spec import ExitCost
 from loss_balance.reference_models.description.weights import Weights, check_named
 from loss_balance.reference_models.torch.heads import Head, head_for
-from loss_balance.reference_models.torch.net import Fork, Indices, on_host, samples
+from loss_balance.reference_models.torch.net import Fork, Indices, on_host, placed_as, samples, whole
 from loss_balance.reference_models.torch.stages import ROOT, Stage, joined, split
 
 
@@ -225,7 +225,8 @@ class MultiExitNet(nn.Module):
         shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
         check_named("the network", shapes, {name: np.shape(w) for name, w in weights.items()})
         for name, tensor in own.items():
-            tensor.copy_(torch.from_numpy(np.array(weights[name])))
+            given = torch.from_numpy(np.array(weights[name]))
+            tensor.copy_(placed_as(tensor, given.to(tensor.dtype)))
 
 
 class Segment(nn.Module):
@@ -312,4 +313,4 @@ def _listed(tensors: Any) -> Any:
 
 def _array(tensor: Tensor) -> Any:
     wide = torch.promote_types(tensor.dtype, torch.float32)  # NumPy has no bfloat16
-    return np.array(tensor.detach().to("cpu", wide).numpy())
+    return np.array(whole(tensor).detach().to("cpu", wide).numpy())
