@@ -36,6 +36,8 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
     "jax": ["orbax-checkpoint", "flatbuffers"],
     "torch": [*LOOPS, "tensorboard"],
 }
+# Backbones of others, without the PyTorch that they ask for: they work on ours.
+FOREIGN = ["timm", "torchvision"]
 ALL = "[torch,tensorflow-cpu,jax,experiments,dask]"  # [all] with the TensorFlow that CPUs need
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
@@ -88,8 +90,12 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, framework: str) -> None:
     """Pytest with one framework; arguments after -- go to pytest."""
     install(session, EXTRAS[framework], *TESTING, "setuptools", *TOOLS.get(framework, []))
+    if framework == "torch":
+        session.install("--no-deps", "-c", "constraints.txt", *FOREIGN)
     loops = ",".join(LOOPS) if framework == "torch" else ""
     needed = {"LOSS_BALANCE_REQUIRE": NEEDED[framework], "LOSS_BALANCE_LOOPS": loops}
+    if framework == "torch":
+        needed["LOSS_BALANCE_FOREIGN"] = "required"
     profile = "default" if framework == "numpy" else "frameworks"
     env = {**needed, **QUIET, "HYPOTHESIS_PROFILE": profile}
     # What has no framework is tested twice: bare, and with all that the experiments need.

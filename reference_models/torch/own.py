@@ -16,7 +16,14 @@ from loss_balance.reference_models.description.inputs import check_images, posit
 from loss_balance.reference_models.description.spec import ExitCost
 from loss_balance.reference_models.description.weights import Weights, check_named
 from loss_balance.reference_models.torch.heads import Head, head_for
-from loss_balance.reference_models.torch.net import Fork, Indices, on_host, placed_as, samples, whole
+from loss_balance.reference_models.torch.net import (
+    Fork,
+    Indices,
+    on_host,
+    placed_as,
+    samples,
+    whole,
+)
 from loss_balance.reference_models.torch.stages import ROOT, Stage, joined, split
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support.networks.backbones import foreign
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -16,6 +17,7 @@ RUN_ELSEWHERE = {
     *("distributed-tensorflow.md", "cluster.md"),
 }
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+IMPORTED_BY = {"onnxruntime": r"loss_balance\.reference_models import onnx"}
 IN_ONE = {"anytime.md"}  # its blocks go on from one another too, all the way down
 FENCE = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
 
@@ -35,10 +37,12 @@ SNIPPETS = list(snippets())
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_a_snippet_runs_as_printed(snippet, capsys):
-    for framework in ("torch", "keras", "tensorflow", "jax"):
-        imported = re.search(rf"\b(import|from) {framework}\b", snippet)
-        if imported and importlib.util.find_spec(framework) is None:
-            pytest.skip(f"{framework} is not installed here")
+    for library in ("torch", "keras", "tensorflow", "jax", "timm", "onnxruntime"):
+        imported = re.search(rf"\b(import|from) ({IMPORTED_BY.get(library, library)})\b", snippet)
+        if imported and importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed here")
+        if imported and library == "timm":
+            foreign(library)
     exec(compile(snippet, "page", "exec"), {"__name__": "page"})
     printed = re.findall(r"print\(.*\)  # (.*)", snippet)
     numbers = [[float(x) for x in re.findall(r"\d\.\d+", text)] for text in printed]

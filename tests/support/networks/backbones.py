@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -20,7 +21,7 @@ def foreign(name):
     try:
         import_module("torchvision")
     except ModuleNotFoundError:
-        pytest.skip(f"{name} is not installed here")
+        _absent(name)
     except RuntimeError:
         for module in [m for m in sys.modules if m.partition(".")[0] == "torchvision"]:
             del sys.modules[module]
@@ -32,4 +33,10 @@ def foreign(name):
     try:
         return import_module(name)
     except ModuleNotFoundError:
-        pytest.skip(f"{name} is not installed here")
+        _absent(name)
+
+
+def _absent(name):
+    if "LOSS_BALANCE_FOREIGN" in os.environ:
+        pytest.fail(f"{name} must be installed here")
+    pytest.skip(f"{name} is not installed here")
