@@ -1,4 +1,4 @@
-"""Early exits on a network of the user's own: what may be asked for, the same in every framework."""
+"""Early exits on a network of the user's own: what may be asked for, in every framework alike."""
 
 from __future__ import annotations
 
