@@ -40,20 +40,18 @@ def cut(model: keras.Model, names: Sequence[str]) -> list[Stage]:
     A stage runs what its layer needs and no more, so two layers side by side can be in any order.
 
     Args:
-        model: functional, or a built Sequential; one input, one output.
+        model: which `check_functional` has seen.
         names: of layers in its graph.
 
     Raises:
-        ValueError: no such model, or the names are not of layers in its graph, in order.
+        ValueError: the names are not of layers in its graph, in order.
     """
-    _check_functional(model)
     nodes = _up_to(_node(model.outputs[0]))
     targets = [_called(model, nodes, name) for name in names]
     stages, done, given = [], {id(n) for n in nodes if n.is_input}, list(model.inputs)
     for name, target in zip((*names, None), (*targets, nodes[-1]), strict=True):
         if id(target) in done:
-            before = names[-1] if name is None else names[names.index(name) - 1]
-            raise out_of_order(name, before) if name is not None else _is_output(before)
+            raise out_of_order(names[names.index(name) - 1], name)
         needed = [node for node in _up_to(target) if id(node) not in done]
         done |= {id(node) for node in needed}
         made = [model.outputs[0]] if name is None else _crossing(nodes, done, target)
@@ -112,6 +110,11 @@ def _called(model: keras.Model, nodes: list[Any], name: str) -> Any:
                 f"{outer.name!r}: name that one, or build the model of {outer.name!r}'s layers"
             )
     found = [node for node in layers if node.operation.name == name]
+    if found == nodes[-1:]:
+        raise ValueError(
+            "exits must be before the model's output, which always is the last, got "
+            f"{name!r}, whose output that is"
+        )
     if not found and name in {layer.name for layer in model.layers}:
         raise ValueError(f"exits must be on the way to the output, got {name!r}, which is not")
     check_known([name], list(dict.fromkeys(node.operation.name for node in layers)))
@@ -125,14 +128,8 @@ def _called(model: keras.Model, nodes: list[Any], name: str) -> Any:
     return found[0]
 
 
-def _is_output(name: str) -> ValueError:
-    return ValueError(
-        f"exits must be before the model's output, which always is the last, got {name!r}, whose "
-        "output that is"
-    )
-
-
-def _check_functional(model: Any) -> None:
+def check_functional(model: Any) -> None:
+    """ValueError unless it is a graph of layers from one tensor to one tensor."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"the model must be a keras.Model, got a {type(model).__qualname__}")
     tensors = [getattr(model, name, None) for name in ("inputs", "outputs")]

@@ -15,7 +15,7 @@ from loss_balance.reference_models.description.inputs import check_images
 from loss_balance.reference_models.description.own import OUTPUT, classes_of, named
 from loss_balance.reference_models.description.spec import ExitCost
 from loss_balance.reference_models.description.weights import Weights, check_fit
-from loss_balance.reference_models.keras.graph import cut
+from loss_balance.reference_models.keras.graph import check_functional, cut
 from loss_balance.reference_models.keras.heads import head_for
 from loss_balance.reference_models.keras.segments import Segments, multiply_adds
 from loss_balance.reference_models.keras.variables import named_variables, wide
@@ -71,13 +71,15 @@ class MultiExitNet(keras.Model):
         self, model: keras.Model, exits: Mapping[str, Any] | Sequence[str], **options: Any
     ) -> None:
         heads = named(exits)
-        stages = cut(model, list(heads))
+        check_functional(model)
+        classes = _classes_of_logits(model.outputs[0])
         image = tuple(model.inputs[0].shape[1:])
         if len(image) != 3 or None in image:
             raise ValueError(
-                f"the model's input must be images (B, H, W, C) of one size, got (B, *{image})"
+                "the model's input must be images (B, H, W, C) of one size, got "
+                f"(B, {', '.join(map(str, image))})"
             )
-        classes = _classes_of_logits(model.outputs[0])
+        stages = cut(model, list(heads))
         read = {name: stage.given[0] for name, stage in zip(heads, stages[1:], strict=True)}
         made = [head_for(name, read[name], head, classes, model) for name, head in heads.items()]
         if len({id(head) for head in made}) < len(made):
