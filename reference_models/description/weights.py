@@ -54,20 +54,20 @@ def check(spec: AnytimeSpec, weights: Mapping[str, Any]) -> None:
 
 def check_shapes(spec: NetSpec, found: Mapping[str, tuple[int, ...]]) -> None:
     """As `check`, of shapes by name."""
-    check_named(spec.name, _shapes(spec), found)
+    check_fit(spec.name, _shapes(spec), found)
 
 
-def check_named(
-    owner: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+def check_fit(
+    name: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """As `check`, of the shapes that an owner's weights have by name."""
-    problems = [f"missing {name}" for name in shapes if name not in found]
-    problems += [f"unknown {name}" for name in found if name not in shapes]
-    for name, shape in shapes.items():
-        if found.get(name, shape) != shape:
-            problems.append(f"{name} has shape {found[name]}, expected {shape}")
+    """As `check`, of shapes by name and those of a network called `name`."""
+    problems = [f"missing {each}" for each in shapes if each not in found]
+    problems += [f"unknown {each}" for each in found if each not in shapes]
+    for each, shape in shapes.items():
+        if found.get(each, shape) != shape:
+            problems.append(f"{each} has shape {found[each]}, expected {shape}")
     if problems:
-        raise ValueError(f"the weights do not fit {owner}: {'; '.join(problems)}")
+        raise ValueError(f"the weights do not fit {name}: {'; '.join(problems)}")
 
 
 def save(path: str | PathLike[str], weights: Mapping[str, Any]) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +12,15 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from loss_balance.reference_models.description.inputs import check_images, positions
+from loss_balance.reference_models.description.inputs import check_images
 from loss_balance.reference_models.description.parts import module_for
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.jax.checkpoint import recomputed, recomputed_head, whole
-from loss_balance.reference_models.jax.segments import (
-    Segment,
-    coarsest,
-    first,
-    padded,
-    select,
-)
+from loss_balance.reference_models.jax.segments import Segment, answers, coarsest, segments_of
 from loss_balance.reference_models.jax.units import MODULES
 
 Fork = Callable[..., tuple[Any, Any]]  # (maps, exit) to (what it reads, what goes on)
-
-# Of living networks. As an attribute it would be part of a network's structure.
-_SEGMENTS: WeakKeyDictionary[AnytimeNet, tuple[list[Any], list[Segment]]] = WeakKeyDictionary()
 
 
 class AnytimeNet(nnx.Module):
@@ -89,29 +78,29 @@ class AnytimeNet(nnx.Module):
             ValueError: images of another shape than the spec's.
         """
         check_images(x.shape, self.spec.input_shape)
-        fork = _no_fork if fork is None else fork
+        fork = no_fork if fork is None else fork
         if self.checkpoint:
             return self._recomputing(x, fork)
         features: Any = self.stem(x)
-        answers: list[Array] = []
+        found: list[Array] = []
         for i, unit in enumerate(self.units):
             features = unit(features)
             if str(i) in self.exits:
-                read, features = fork(features, index=len(answers))
-                answers.append(self.exits[str(i)](coarsest(read)))
-        return answers
+                read, features = fork(features, index=len(found))
+                found.append(self.exits[str(i)](coarsest(read)))
+        return found
 
     def _recomputing(self, x: Array, fork: Fork) -> list[Array]:
         features = recomputed(self.stem, whole(x))
-        answers: list[Array] = []
+        found: list[Array] = []
         for i, unit in enumerate(self.units):
             features = recomputed(unit, features)
             if str(i) in self.exits:
                 head = self.exits[str(i)]
-                at = partial(fork, index=len(answers))
+                at = partial(fork, index=len(found))
                 logits, features = recomputed_head(head, features, at)
-                answers.append(logits)
-        return answers
+                found.append(logits)
+        return found
 
     def anytime(self, x: Array) -> Generator[Array, Any, None]:
         """The answers of a call in evaluation mode, one exit at a time, none beyond those consumed.
@@ -133,25 +122,12 @@ class AnytimeNet(nnx.Module):
                 is sent is no position in the current batch.
         """
         check_images(x.shape, self.spec.input_shape)
-        return self._answers(jnp.asarray(x))
-
-    def _answers(self, x: Array) -> Generator[Array, Any, None]:
-        count, features = len(x), x
-        for segment in self._segments():
-            features, logits = segment(features)
-            kept = yield first(logits, count)
-            if kept is not None:
-                chosen = positions(kept, count)
-                count = len(chosen)
-                if not segment.last:
-                    features = select(features, padded(chosen, len(logits)))
+        return answers(self._segments(), jnp.asarray(x))
 
     def _segments(self) -> list[Segment]:
-        """What lies between exits, made once: anew only if a part has been replaced."""
-        parts = [self.stem, *self.units, *self.exits.values()]
-        known, segments = _SEGMENTS.get(self, ([], []))
-        if len(parts) == len(known) and all(map(operator.is_, parts, known)):
-            return segments
+        return segments_of(self, [self.stem, *self.units, *self.exits.values()], self._between)
+
+    def _between(self) -> list[Segment]:
         between, segments = [self.stem], []
         for i, unit in enumerate(self.units):
             between.append(unit)
@@ -159,7 +135,6 @@ class AnytimeNet(nnx.Module):
                 last = i == len(self.units) - 1
                 segments.append(Segment(between, self.exits[str(i)], last))
                 between = []
-        _SEGMENTS[self] = parts, segments
         return segments
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
@@ -174,7 +149,7 @@ class AnytimeNet(nnx.Module):
         own = dict(self._variables())
         given = {name: np.array(weights[name], v.get_value().dtype) for name, v in own.items()}
         for name, variable in own.items():
-            variable.set_value(_placed_as(variable.get_value(), given[name]))
+            variable.set_value(placed_as(variable.get_value(), given[name]))
 
     def dump_weights(self) -> Weights:
         """Copies of all weights for `load_weights` of any framework, in float32 or wider."""
@@ -201,7 +176,8 @@ class AnytimeNet(nnx.Module):
         return self.stem
 
 
-def _no_fork(features: Any, index: int) -> tuple[Any, Any]:  # noqa: ARG001
+def no_fork(features: Any, index: int) -> tuple[Any, Any]:  # noqa: ARG001
+    """Where exits branch off outside of equilibrium."""
     return features, features
 
 
@@ -211,7 +187,7 @@ def _abstract(part: Any, dtype: Any) -> Any:
     return nnx.eval_shape(lambda: kind(part, dtype=dtype, rngs=nnx.Rngs(0)))
 
 
-def _placed_as(old: Any, new: np.ndarray) -> Array:
+def placed_as(old: Any, new: np.ndarray) -> Array:
     """`new` as an array on the devices of `old`."""
     committed = isinstance(old, Array) and old.committed
     return jax.device_put(new, old.sharding) if committed else jnp.asarray(new)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+
+from loss_balance.reference_models.description.inputs import positions
 
 
 class Segment:
@@ -22,10 +25,22 @@ class Segment:
     Given modules, `jax.jit` walks through all of them in Python at every call, which takes as long
     as a small network computes. A segment does that once, and again only if an attribute of any
     module has been replaced; at a call it reads the variables' present values.
+
+    Args:
+        parts: modules, in order.
+        head: a module.
+        last: whether no segment follows.
+        read: what of the features the head is given; the coarsest maps by default.
     """
 
-    def __init__(self, parts: list[Any], head: Any, last: bool) -> None:
-        self._modules, self.last = (parts, head), last
+    def __init__(
+        self,
+        parts: list[Any],
+        head: Any,
+        last: bool,
+        read: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._modules, self.last, self._read = (parts, head), last, read or coarsest
         self._taken = _take_apart(self._modules)
 
     def __call__(self, features: Any) -> tuple[Any, Array]:
@@ -34,7 +49,9 @@ class Segment:
         if not all(map(operator.is_, _attributes(taken.owned), taken.attributes)):
             self._taken = taken = _take_apart(self._modules)
         arrays = [variable.get_raw_value() for variable in taken.variables]
-        found: tuple[Any, Array] = _run(taken.structure, arrays, features, last=self.last)
+        found: tuple[Any, Array] = _run(
+            taken.structure, arrays, features, last=self.last, read=self._read
+        )
         return found
 
 
@@ -88,20 +105,57 @@ class _Structure:
         return self is other or (isinstance(other, _Structure) and self.modules == other.modules)
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="last")
+@partial(jax.jit, static_argnums=0, static_argnames=("last", "read"))
 def _run(
-    structure: _Structure, arrays: list[Array], features: Any, *, last: bool
+    structure: _Structure,
+    arrays: list[Array],
+    features: Any,
+    *,
+    last: bool,
+    read: Callable[[Any], Any],
 ) -> tuple[Any, Array]:
-    parts, head = nnx.view(jax.tree.unflatten(structure.modules, arrays), use_running_average=True)
+    modules = jax.tree.unflatten(structure.modules, arrays)
+    parts, head = nnx.view(
+        modules, use_running_average=True, deterministic=True, raise_if_not_found=False
+    )
     for part in parts:
         features = part(features)
     # Not returned, maps that no exit reads are not computed either.
-    return None if last else features, head(coarsest(features))
+    return None if last else features, head(read(features))
 
 
 def coarsest(features: Any) -> Any:
     """The maps that heads read, of one scale or several."""
     return features[-1] if isinstance(features, list) else features
+
+
+# Of living networks. As an attribute it would be part of a network's structure.
+_MADE: WeakKeyDictionary[nnx.Module, tuple[list[Any], list[Segment]]] = WeakKeyDictionary()
+
+
+def segments_of(
+    net: nnx.Module, parts: list[Any], make: Callable[[], list[Segment]]
+) -> list[Segment]:
+    """What lies between exits of a network, made once: anew only if a part has been replaced."""
+    known, segments = _MADE.get(net, ([], []))
+    if len(parts) == len(known) and all(map(operator.is_, parts, known)):
+        return segments
+    segments = make()
+    _MADE[net] = parts, segments
+    return segments
+
+
+def answers(segments: list[Segment], x: Array) -> Generator[Array, Any, None]:
+    """The logits of each segment's exit; `send` takes the samples to go on with."""
+    count, features = len(x), x
+    for segment in segments:
+        features, logits = segment(features)
+        kept = yield first(logits, count)
+        if kept is not None:
+            chosen = positions(kept, count)
+            count = len(chosen)
+            if not segment.last:
+                features = select(features, padded(chosen, len(logits)))
 
 
 @jax.jit

@@ -17,12 +17,12 @@ import numpy as np
 from keras import ops
 
 from loss_balance.reference_models.description.config import from_config, to_config
-from loss_balance.reference_models.description.inputs import check_images, positions
+from loss_balance.reference_models.description.inputs import check_images
 from loss_balance.reference_models.description.layers import BatchNorm, Conv, Layer, Linear
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.keras.layers import recomputed
-from loss_balance.reference_models.keras.segments import Segment, on_tensorflow, traced
+from loss_balance.reference_models.keras.segments import Segments
 from loss_balance.reference_models.keras.units import build
 
 Fork = Callable[[Any, int], tuple[Any, Any]]  # (maps, exit) to (what it reads, what goes on)
@@ -129,26 +129,11 @@ class AnytimeNet(keras.Model):
         """
         x = ops.convert_to_tensor(x, dtype=self.compute_dtype)
         check_images(x.shape, self.spec.input_shape)
-        return self._answers(x)
-
-    def _answers(self, x: Any) -> Generator[Any, Any, None]:
-        for k in range(len(self.spec.exits)):
-            x, logits = self._compiled(k, x)(x)
-            kept = yield logits
-            if kept is not None:
-                chosen = positions(kept, keras.tree.flatten(x)[0].shape[0])
-                x = keras.tree.map_structure(partial(ops.take, indices=chosen, axis=0), x)
-
-    def _compiled(self, k: int, x: Any) -> Segment:
-        """`_segment` in inference; on TensorFlow one graph for all batch sizes."""
-        if k not in self._segments:
-            run = partial(self._segment, k=k, training=False)
-            self._segments[k] = traced(run, x) if on_tensorflow() else run
-        return self._segments[k]
+        return self._segments.answers(x, len(self.spec.exits))
 
     @cached_property  # Keras sees what is assigned, and would save it
-    def _segments(self) -> dict[int, Segment]:
-        return {}
+    def _segments(self) -> Segments:
+        return Segments(self._segment)
 
     def _segment(self, x: Any, k: int, training: bool, fork: Fork | None = None) -> tuple[Any, Any]:
         """(what exit k reads and later units go on with, its logits) from exit k - 1's."""

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import keras
+from keras import ops
+
+from loss_balance.reference_models.description.inputs import positions
 
 Segment = Callable[[Any], tuple[Any, Any]]  # maps to (what the next one reads, logits)
+
+
+class Segments:
+    """A network in inference, one exit at a time; on TensorFlow each stretch is one graph.
+
+    Args:
+        run: (maps, k=exit, training=False) to (what exit k + 1 goes on with, logits of exit k).
+    """
+
+    def __init__(self, run: Callable[..., tuple[Any, Any]]) -> None:
+        self._run = run
+        self._made: dict[int, Segment] = {}
+
+    def answers(self, x: Any, count: int) -> Generator[Any, Any, None]:
+        """The logits of `count` exits; `send` takes the samples to go on with."""
+        for k in range(count):
+            x, logits = self._compiled(k, x)(x)
+            kept = yield logits
+            if kept is not None:
+                chosen = positions(kept, keras.tree.flatten(x)[0].shape[0])
+                x = keras.tree.map_structure(partial(ops.take, indices=chosen, axis=0), x)
+
+    def _compiled(self, k: int, x: Any) -> Segment:
+        """On TensorFlow one graph for all batch sizes."""
+        if k not in self._made:
+            run = partial(self._run, k=k, training=False)
+            self._made[k] = traced(run, x) if on_tensorflow() else run
+        return self._made[k]
 
 
 def on_tensorflow() -> bool:
@@ -40,3 +72,28 @@ def traced(run: Segment, x: Any) -> Segment:
         return (maps if several else maps[0]), tf.raw_ops.StopGradient(input=logits)
 
     return call
+
+
+def multiply_adds(run: Segment, x: Any) -> int:
+    """What `run` multiplies and adds for one sample of maps like `x`, KerasTensors.
+
+    Convolutions and matrix products, as the counter of the framework in use has them.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        from loss_balance.reference_models.counting import tensorflow as on_tensorflow
+
+        like = keras.tree.map_structure(lambda t: tf.TensorSpec((1, *t.shape[1:]), t.dtype), x)
+        return on_tensorflow.multiply_adds(run, like)
+    zeros = keras.tree.map_structure(lambda t: ops.zeros((1, *t.shape[1:]), t.dtype), x)
+    if backend == "torch":
+        from loss_balance.reference_models.counting import torch as on_torch
+
+        return on_torch.multiply_adds(run, zeros)
+    if backend == "jax":
+        from loss_balance.reference_models.counting import jax as on_jax
+
+        return on_jax.multiply_adds(run, zeros)
+    raise NotImplementedError(f"costs are counted on TensorFlow, JAX and PyTorch, got {backend}")

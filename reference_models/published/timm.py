@@ -20,7 +20,7 @@ from loss_balance.reference_models.description.units import (
     DenseTransition,
     DenseUnit,
 )
-from loss_balance.reference_models.description.weights import Weights, check_named, initialise
+from loss_balance.reference_models.description.weights import Weights, check_fit, initialise
 
 _OF_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
@@ -64,7 +64,7 @@ def weights_from_timm(spec: AnytimeSpec, state: Mapping[str, Any], seed: int = 0
         for key, field, shape in _fields(layers[ours], theirs)
     }
     found = {name: value.shape for name, value in state.items() if name in wanted}
-    check_named(spec.name, {name: shape for name, (_, shape) in wanted.items()}, found)
+    check_fit(spec.name, {name: shape for name, (_, shape) in wanted.items()}, found)
     for theirs, (ours, _) in wanted.items():
         array = _as_ours(state[theirs]).astype(np.float32)
         weights[ours] = array.reshape(

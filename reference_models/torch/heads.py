@@ -10,14 +10,20 @@ Shape = tuple[int, ...]  # of features, without the batch
 Head = nn.Module | Callable[[Shape], nn.Module] | None
 
 
-def head_for(wanted: Head, shape: Shape, num_classes: int) -> nn.Module:
+def head_for(name: str, wanted: Head, shape: Shape, num_classes: int) -> nn.Module:
     """The head that is meant: itself, what a function makes of the shape, or the default one."""
     if wanted is None:
-        return default_head(shape, num_classes)
-    return wanted if isinstance(wanted, nn.Module) else wanted(shape)
+        return default_head(name, shape, num_classes)
+    made = wanted(shape) if callable(wanted) and not isinstance(wanted, nn.Module) else wanted
+    if not isinstance(made, nn.Module):
+        raise ValueError(
+            f"heads must be modules, functions of the features' shape that return one, or None, "
+            f"got {made!r} for {name!r}"
+        )
+    return made
 
 
-def default_head(shape: Shape, num_classes: int) -> nn.Module:
+def default_head(name: str, shape: Shape, num_classes: int) -> nn.Module:
     """BN, ReLU, global average pool, linear for maps (C, H, W), as in the paper's networks.
 
     For tokens (N, C) LayerNorm, their mean, linear; for a vector (C,) linear.
@@ -33,7 +39,10 @@ def default_head(shape: Shape, num_classes: int) -> nn.Module:
         return nn.Sequential(nn.LayerNorm(shape[1]), _Mean(), nn.Linear(shape[1], num_classes))
     if len(shape) == 1:
         return nn.Linear(shape[0], num_classes)
-    raise ValueError(f"a default head takes (C, H, W), (N, C) or (C,), got features {shape}")
+    raise ValueError(
+        "the default head must read maps (C, H, W), tokens (N, C) or a vector, got "
+        f"{name!r} of shape {shape} without the batch: give it a head of your own"
+    )
 
 
 class _Mean(nn.Module):

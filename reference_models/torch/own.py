@@ -12,9 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from loss_balance.reference_models.description.exits import (
+    OUTPUT,
+    check_head,
+    classes_of,
+    named,
+)
 from loss_balance.reference_models.description.inputs import check_images, positions
 from loss_balance.reference_models.description.spec import ExitCost
-from loss_balance.reference_models.description.weights import Weights, check_named
+from loss_balance.reference_models.description.weights import Weights, check_fit
 from loss_balance.reference_models.torch.heads import Head, head_for
 from loss_balance.reference_models.torch.net import (
     Fork,
@@ -53,10 +59,7 @@ def with_exits(
     Raises:
         ValueError: `exits` do not fit the model (`stages.split` says how), or a head the logits.
     """
-    heads = dict(exits) if isinstance(exits, Mapping) else dict.fromkeys(exits)
-    if not isinstance(exits, Mapping) and len(heads) < len(exits):
-        raise ValueError(f"exits must be one or more distinct modules, got {list(exits)}")
-    return MultiExitNet(model, heads, input_shape or _native_shape(model))
+    return MultiExitNet(model, named(exits), input_shape or _native_shape(model))
 
 
 class MultiExitNet(nn.Module):
@@ -74,8 +77,9 @@ class MultiExitNet(nn.Module):
         self, model: nn.Module, heads: Mapping[str, Head], input_shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
+        self.training = model.training
         self.backbone = model
-        self.names = (*heads, "output")
+        self.names = (*heads, OUTPUT)
         self.input_shape = input_shape
         self._stages = _split_in_modes(model, self.names[:-1])
         self._costs: tuple[ExitCost, ...] | None = None
@@ -91,20 +95,11 @@ class MultiExitNet(nn.Module):
                 _check_handed(tensors)
                 features.append(tensors[0])
             *read, logits = features
-            if logits.ndim != 2:
-                raise ValueError(
-                    f"the model must return logits (B, num_classes), got {tuple(logits.shape)}"
-                )
-            self.num_classes = logits.shape[1]
+            self.num_classes = classes_of(tuple(logits.shape))
             for name, head, x in zip(self.names, wanted, read, strict=False):
-                made = head_for(head, tuple(x.shape[1:]), self.num_classes).to(x.device)
-                made.eval()
-                found = tuple(made(x).shape)  # fills lazy ones too
-                if found != tuple(logits.shape):
-                    raise ValueError(
-                        f"the head at {name} must give logits {tuple(logits.shape)} as the model, "
-                        f"got {found}"
-                    )
+                made = head_for(name, head, tuple(x.shape[1:]), self.num_classes).to(x.device)
+                found = made.eval()(x)  # fills lazy ones too
+                check_head(name, tuple(found.shape), self.num_classes)
                 self.heads.append(made.train(self.training))
 
     def forward(self, x: Tensor, fork: Fork | None = None) -> list[Tensor]:
@@ -230,7 +225,7 @@ class MultiExitNet(nn.Module):
         """
         own = self.named_weights()
         shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-        check_named("the network", shapes, {name: np.shape(w) for name, w in weights.items()})
+        check_fit("the network", shapes, {name: np.shape(w) for name, w in weights.items()})
         for name, tensor in own.items():
             given = torch.from_numpy(np.array(weights[name]))
             tensor.copy_(placed_as(tensor, given.to(tensor.dtype)))

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, fx, nn
+
+from loss_balance.reference_models.description.exits import check_known, out_of_order
 
 ROOT = "backbone"  # how a stage's owner calls the network
 
@@ -65,20 +66,6 @@ class _Whole(nn.Module):
         return self.backbone(x)
 
 
-def check_names(network: nn.Module, names: Sequence[str]) -> None:
-    """ValueError unless they are modules of the network, each once."""
-    known = [name for name, _ in network.named_modules() if name]
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known) or known[:10]
-            raise ValueError(
-                f"exits must be named after modules of {type(network).__name__}, such as "
-                f"{', '.join(near)}, got {name!r}"
-            )
-    if len(set(names)) < len(names) or not names:
-        raise ValueError(f"exits must be one or more distinct modules, got {list(names)}")
-
-
 def split(network: nn.Module, names: Sequence[str]) -> tuple[Stage, ...]:
     """The stages up to each named module's output, and the one to the network's.
 
@@ -90,7 +77,7 @@ def split(network: nn.Module, names: Sequence[str]) -> tuple[Stage, ...]:
             one; a module is called more than once, is not on the way to the output, or they are not
             in order.
     """
-    check_names(network, names)
+    check_known(names, [name for name, _ in network.named_modules() if name], "modules")
     try:
         graph = _Tracer(names).trace(_Whole(network))
     except Exception as error:  # what the network's own code does with a value that is not there
@@ -108,12 +95,21 @@ def split(network: nn.Module, names: Sequence[str]) -> tuple[Stage, ...]:
     done: set[fx.Node] = set()
     for name, end in zip((*names, "the output"), ends, strict=True):
         needed = _needed(end)
-        missing = [n for n, e in zip(names, ends[: len(parts)], strict=False) if e not in needed]
-        if missing or end in done:
+        before = names[: len(parts)]
+        if end is result and result in ends[:-1]:
             raise ValueError(
-                f"exits must be on the way to the output and in order of computation, "
-                f"got {list(names)}: {name} does not follow from {missing or name}"
+                "exits must be before the model's output, which always is the last, got "
+                f"{names[ends.index(result)]!r}, whose output that is"
             )
+        if end in done:
+            raise out_of_order(before[-1], name)
+        aside = [n for n, e in zip(before, ends, strict=False) if e not in needed]
+        if aside and end is result:
+            raise ValueError(
+                f"exits must be on the way to the output, got {aside[0]!r}, which is not"
+            )
+        if aside:
+            raise out_of_order(aside[0], name)
         parts.append([node for node in graph.nodes if node in needed - done])
         done |= needed
     return tuple(_stages(graph, parts, ends))
@@ -123,7 +119,7 @@ def _node_of(graph: fx.Graph, name: str) -> fx.Node:
     found = [n for n in graph.nodes if n.op == "call_module" and n.target == f"{ROOT}.{name}"]
     if len(found) != 1:
         raise ValueError(
-            f"an exit must be at a module called once, got {name}, called {len(found)} times"
+            f"an exit must be at a module called once, got {name!r}, called {len(found)} times"
         )
     node: fx.Node = found[0]
     return node

@@ -140,7 +140,7 @@ def sgd(momentum: float, weight_decay: float) -> optax.GradientTransformation:
 
 
 def taken_apart(net: AnytimeNet) -> tuple[Structure, list[Array], list[Array]]:
-    """(structure, parameters, running statistics)."""
-    graph, *states = nnx.split(net, nnx.Param, nnx.BatchStat)
+    """(structure, parameters, running statistics and what else changes, as random counters)."""
+    graph, *states = nnx.split(net, nnx.Param, ...)
     (parameters, first), (statistics, second) = map(jax.tree.flatten, states)
     return Structure(graph, first, second), parameters, statistics
