@@ -136,7 +136,7 @@ def check_functional(model: Any) -> None:
     """ValueError unless it is a graph of layers from one tensor to one tensor."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"the model must be a keras.Model, got a {type(model).__qualname__}")
-    tensors = [getattr(model, name, None) for name in ("inputs", "outputs")]
+    tensors: list[Any] = [getattr(model, name, None) for name in ("inputs", "outputs")]
     if not all(isinstance(found, list) for found in tensors):
         raise ValueError(
             "the model must be functional or a built Sequential, got a "
