@@ -40,7 +40,11 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
 FOREIGN = ["timm", "torchvision"]
 ALL = "[torch,tensorflow-cpu,jax,experiments,dask]"  # [all] with the TensorFlow that CPUs need
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
-KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
+KERAS_TESTS = [
+    "tests/backends/keras",
+    "tests/reference_models/test_keras_network.py",
+    "tests/reference_models/test_keras_own.py",
+]
 # Every test has an end: one that hangs shows where.
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
 MULTIPROCESS = "tests/multiprocess"

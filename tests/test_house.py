@@ -27,6 +27,7 @@ backends.tensorflow reference_models.tensorflow reference_models.weights
 backends.keras
 backends.torch backends.jax backends.numpy
 reference_models.torch reference_models.jax reference_models.keras
+reference_models.counting
 backends.state
 backends.identity
 backends.fields backends.interface

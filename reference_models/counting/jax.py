@@ -35,10 +35,10 @@ def _of_equation(equation: Any) -> int:
     name, shapes = equation.primitive.name, [x.aval.shape for x in equation.invars]
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        return _size(equation) * math.prod(shapes[0][axis] for axis in contracted)
+        return int(_size(equation) * math.prod(shapes[0][axis] for axis in contracted))
     if name == "conv_general_dilated":
         filters = shapes[1][equation.params["dimension_numbers"].rhs_spec[0]]
-        return _size(equation) * math.prod(shapes[1]) // max(filters, 1)
+        return int(_size(equation) * math.prod(shapes[1]) // max(filters, 1))
     inner = [_of(jaxpr) for jaxpr in _within(list(equation.params.values()))]
     if name == "cond":
         return max(inner, default=0)
@@ -46,6 +46,7 @@ def _of_equation(equation: Any) -> int:
 
 
 def _size(equation: Any) -> int:
+    """Of its result."""
     return math.prod(equation.outvars[0].aval.shape)
 
 

@@ -57,32 +57,38 @@ def out_of_order(before: Any, after: Any) -> ValueError:
     return ValueError(f"exits must be in order of computation, got {after!r} after {before!r}")
 
 
-def classes_of(shape: Sequence[int | None] | Any) -> int:
-    """The number of classes, of the shape that the model's own output has.
+def shape_of(found: Any) -> tuple[int | None, ...] | str:
+    """The shape of an array or tensor; what is none, in words."""
+    shape = getattr(found, "shape", None)
+    return f"a {type(found).__name__}" if shape is None else tuple(shape)
+
+
+def classes_of(output: Any) -> int:
+    """The number of classes, of the model's own output.
 
     Raises:
-        ValueError: these are no logits (B, num_classes); anything but one array has no shape.
+        ValueError: these are no logits (B, num_classes).
     """
-    if not isinstance(shape, Sequence) or len(shape) != 2 or not isinstance(shape[-1], int):
-        got = tuple(shape) if isinstance(shape, Sequence) else shape
-        raise ValueError(f"the model's output must be logits (B, num_classes), got {got}")
+    shape = shape_of(output)
+    if isinstance(shape, str) or len(shape) != 2 or shape[-1] is None:
+        raise ValueError(f"the model's output must be logits (B, num_classes), got {shape}")
     return shape[-1]
 
 
-def check_head(name: str, shape: Sequence[int | None] | Any, classes: int) -> None:
+def check_head(name: str, logits: Any, classes: int) -> None:
     """ValueError unless the head of exit `name` gives as many logits as the model."""
-    got = tuple(shape) if isinstance(shape, Sequence) else shape
-    if not isinstance(got, tuple) or len(got) != 2 or got[-1] != classes:
+    shape = shape_of(logits)
+    if isinstance(shape, str) or len(shape) != 2 or shape[-1] != classes:
         raise ValueError(
-            f"the head of {name!r} must give logits (B, {classes}) as the model does, got {got}"
+            f"the head of {name!r} must give logits (B, {classes}) as the model does, got {shape}"
         )
 
 
-def check_features(name: str, shape: Sequence[int | None] | Any) -> None:
+def check_features(name: str, features: Any) -> None:
     """ValueError unless the default head has a meaning for what `name` gives."""
-    got = tuple(shape) if isinstance(shape, Sequence) else shape
-    if not isinstance(got, tuple) or len(got) not in (2, 3) or got[-1] is None:
+    shape = shape_of(features)
+    if isinstance(shape, str) or len(shape) not in (3, 4) or shape[-1] is None:
         raise ValueError(
             "the default head must read maps (B, H, W, C) or tokens (B, N, C), got "
-            f"{name!r} of shape {got} without the batch: give it a head of your own"
+            f"{name!r} of shape {shape}: give it a head of your own"
         )

@@ -63,7 +63,7 @@ class Stages:
 
     def shapes(self, image: tuple[int, ...]) -> list[Any]:
         """What each stage gives for one image: `jax.ShapeDtypeStruct`s."""
-        features: Any = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+        features: Any = jax.eval_shape(lambda: jnp.zeros((1, *image), jnp.float32))
         found = []
         for module in self.modules:
             features = _given(module, features)
@@ -88,7 +88,7 @@ class Heads:
             logits = _given(modules[0], first_of(features[last]))
         else:
             logits = features[last]
-        self.num_classes = classes_of(getattr(logits, "shape", logits))
+        self.num_classes = classes_of(logits)
         named({chain.names[i]: head for i, head in given.items()})  # one at least is left
         self.names = tuple(chain.names[i] for i in given)
         self.ends = (*(i + 1 for i in given), last + 1)
@@ -99,12 +99,12 @@ class Heads:
         read = first_of(features)
         shape = tuple(read.shape[1:])
         if head is None:
-            check_features(name, shape)
+            check_features(name, read)
             made: nnx.Module = DefaultHead(shape, self.num_classes, rngs=rngs)
         else:
             made = _made(name, head, shape)
         logits = _given(made, read)
-        check_head(name, getattr(logits, "shape", logits), self.num_classes)
+        check_head(name, logits, self.num_classes)
         return made
 
 

@@ -163,7 +163,7 @@ class MultiExitNet(nnx.Module):
         `nnx.Param`s, each once.
         """
         total, seen, found = 0, dict[int, int](), []
-        features: Any = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+        features: Any = jax.eval_shape(lambda: jnp.zeros((1, *self.input_shape), jnp.float32))
         for (parts, head), segment in zip(self._parts(), self._segments(), strict=True):
             total += multiply_adds(segment, features)
             features, _ = jax.eval_shape(segment, features)
@@ -216,5 +216,5 @@ class MultiExitNet(nnx.Module):
         names = {"stages": self._stage_names, "heads": self.names}
         for path, node in nnx.iter_graph(self):
             if isinstance(node, nnx.Variable) and not isinstance(node, nnx.RngState):
-                part, index, *inner = path
-                yield ".".join(map(str, (part, names[part][int(index)], *inner))), node
+                part, index, *inner = map(str, path)
+                yield ".".join((part, names[part][int(index)], *inner)), node

@@ -66,8 +66,12 @@ def _stage(given: list[Any], needed: list[Any], made: list[Any], name: str) -> S
     takes = [i for i, tensor in enumerate(known) if tensor in read]
     new = [x for x in made if id(x) not in known]
     places = [*known, *map(id, new)]
+    histories = [x._keras_history for x in given]
     # A name may have what Keras does not allow in one.
     model = keras.Model([given[i] for i in takes], new, name=name.replace("/", "_"))
+    # The image, given beside tensors from within, Keras would take from the model it was made for.
+    for x, history in zip(given, histories, strict=True):
+        x._keras_history = history
     return Stage(model, given, takes, [places.index(id(x)) for x in made])
 
 
@@ -132,7 +136,7 @@ def check_functional(model: Any) -> None:
     """ValueError unless it is a graph of layers from one tensor to one tensor."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"the model must be a keras.Model, got a {type(model).__qualname__}")
-    tensors = [getattr(model, name, None) for name in ("inputs", "outputs")]
+    tensors: list[Any] = [getattr(model, name, None) for name in ("inputs", "outputs")]
     if not all(isinstance(found, list) for found in tensors):
         raise ValueError(
             "the model must be functional or a built Sequential, got a "

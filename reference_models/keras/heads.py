@@ -31,12 +31,13 @@ def head_for(
     """
     shape = tuple(features.shape[1:])
     if head is None:
+        check_features(name, features)
         head = default_head(name, shape, classes, model.dtype_policy)
     elif not isinstance(head, keras.layers.Layer):
         head = _made(name, head, shape)
     # A tensor of its own: the model's graph is to end where it did.
     logits = head(keras.KerasTensor(features.shape, features.dtype))
-    check_head(name, getattr(logits, "shape", logits), classes)
+    check_head(name, logits, classes)
     made: keras.layers.Layer = head
     return made
 
@@ -58,7 +59,6 @@ def default_head(
 
     Logits are float32 under mixed precision.
     """
-    check_features(name, shape)
     layers = keras.layers
     if len(shape) == 3:
         first = [

@@ -263,7 +263,7 @@ class _Untracked:
 
 def _classes_of_logits(output: Any) -> int:
     """ValueError if it is no logits: their softmax trains with another loss and calibrates ill."""
-    classes = classes_of(output.shape)
+    classes = classes_of(output)
     last = output._keras_history.operation
     activation = getattr(last, "activation", None)
     if isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax:

@@ -224,12 +224,16 @@ def linear(inputs):
     ("parts", "heads", "message"),
     [
         ([nnx.relu, nnx.relu], [0], r"output must be logits \(B, num_classes\), got \(1, 8, 8, 3"),
-        ([nnx.relu, lambda x: [x, x]], [0], r"output must be logits \(B, num_classes\), got \["),
+        (
+            [nnx.relu, lambda x: [x, x]],
+            [0],
+            r"output must be logits \(B, num_classes\), got a list",
+        ),
         ([nnx.relu, Mean(3, 5)], [True], "names of the model's stages, got"),
         ([nnx.relu, Mean(3, 5)], [7], "names of the model's stages, got 7; close to it: stage0"),
         ([3, Mean(3, 5)], [0], "stages must be modules or functions, got 3"),
         (nnx.relu, [0], "stages must be a mapping or a sequence"),
-        ([lambda x: x[:, 0, 0], linear(3)], [0], r"the default head must read maps .* \(3,\)"),
+        ([lambda x: x[:, 0, 0], linear(3)], [0], r"the default head must read maps .* \(1, 3\)"),
     ],
 )
 def test_what_makes_no_network_is_refused(parts, heads, message):
