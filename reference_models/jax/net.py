@@ -15,12 +15,14 @@ from flax import nnx
 from jax import Array
 
 from loss_balance.reference_models.description.inputs import check_images, positions
+from loss_balance.reference_models.description.multiscale import MultiScaleStem
 from loss_balance.reference_models.description.parts import module_for
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.jax.checkpoint import recomputed, recomputed_head, whole
 from loss_balance.reference_models.jax.segments import (
     Segment,
+    Unpacked,
     coarsest,
     first,
     padded,
@@ -145,6 +147,15 @@ class AnytimeNet(nnx.Module):
                 count = len(chosen)
                 if not segment.last:
                     features = select(features, padded(chosen, len(logits)))
+
+    def segments(self) -> list[Callable[..., tuple[Array, ...]]]:
+        """What is computed in evaluation mode up to each exit from the one before it.
+
+        The first one takes images (B, H, W, C), each other one the maps that the one before handed
+        on, as positional arguments; each returns (*maps handed on, logits), the last one (logits,).
+        """
+        several = isinstance(self.spec.stem, MultiScaleStem)
+        return [Unpacked(run, several and k > 0) for k, run in enumerate(self._segments())]
 
     def _segments(self) -> list[Segment]:
         """What lies between exits, made once: anew only if a part has been replaced."""

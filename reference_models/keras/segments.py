@@ -1,13 +1,27 @@
-"""What Keras computes between two exits, as one graph."""
+"""What Keras computes between two exits, as one graph or as a function of tensors alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 Segment = Callable[[Any], tuple[Any, Any]]  # maps to (what the next one reads, logits)
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A segment that takes its maps as arguments and gives (*maps for the next one, logits)."""
+
+    run: Segment
+    listed: bool  # whether it takes a list of maps, even if only one
+    last: bool  # no segment comes after it, so it hands on no maps
+
+    def __call__(self, *maps: Any) -> tuple[Any, ...]:
+        features, logits = self.run(list(maps) if self.listed else maps[0])
+        return (logits,) if self.last else (*keras.tree.flatten(features), logits)
 
 
 def on_tensorflow() -> bool:
