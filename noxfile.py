@@ -26,7 +26,7 @@ EXTRAS = {
 DATA = "sklearn,typer,grain,pooch,PIL,scipy"  # what the experiments need, with any framework
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
-    "torch": f"torch,{DATA}",
+    "torch": f"torch,onnx,onnxscript,onnxruntime,{DATA}",
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
@@ -34,9 +34,11 @@ NEEDED = {  # what its tests must not skip
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
     "jax": ["orbax-checkpoint", "flatbuffers"],
-    "torch": [*LOOPS, "tensorboard"],
+    "torch": [*LOOPS, "tensorboard", "onnx", "onnxscript", "onnxruntime"],
 }
-ALL = "[torch,tensorflow-cpu,jax,experiments,dask]"  # [all] with the TensorFlow that CPUs need
+ALL = (
+    "[torch,tensorflow-cpu,jax,experiments,dask,export]"  # [all] with the TensorFlow that CPUs need
+)
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
 # Every test has an end: one that hangs shows where.

@@ -117,8 +117,7 @@ class AnytimeNet:
             mean, std = arrays["mean"], arrays["std"]
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{path} must be as an export left it, got: {error}") from error
-        standardised: NDArray[np.float32] = (np.asarray(images, np.float32) - mean) / std
-        return standardised
+        return np.asarray((np.asarray(images, np.float32) - mean) / std, np.float32)
 
     def __call__(self, x: ArrayLike) -> list[Logits]:
         """Logits (B, num_classes) of every exit, for standardised images (B, H, W, C).
@@ -189,7 +188,7 @@ def _again(folder: Path, threads: int, providers: tuple[str, ...]) -> AnytimeNet
     return AnytimeNet(folder, threads=threads, providers=providers)
 
 
-def _shapes(values: Sequence[Any]) -> dict[str, list[Any]]:
+def _shapes(values: Sequence[Any]) -> dict[str, list[Any] | None]:
     """Of one sample, by name; what is no float32 for any number of samples has None."""
     return {v.name: v.shape[1:] if _for_any_batch(v) else None for v in values}
 

@@ -55,7 +55,8 @@ def export(
 
 def show(run: Trained, written: Written, to: str) -> None:
     """A row per file, and how far they are from the network."""
-    table = Table(title=f"{run.spec.name}, {run.scheme}, to {to}", title_justify="left")
+    console.say(f"{run.spec.name}, {run.scheme}, to {to}")
+    table = Table()
     table.add_column("file")
     table.add_column("kB", justify="right")
     for name, size in written.sizes.items():

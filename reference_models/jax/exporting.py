@@ -101,9 +101,10 @@ def _save(
 ) -> Callable[[Sequence[Array]], list[Array]]:
     """Writes the program and gives it as read back."""
     (batch,) = export.symbolic_shape("batch")
-    like = [jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in shapes]
+    struct: Any = jax.ShapeDtypeStruct  # without types, as `call` below
+    like = [struct((batch, *shape), jnp.float32) for shape in shapes]
     path.write_bytes(export.export(jax.jit(run), platforms=tuple(platforms))(*like).serialize())
-    program = export.deserialize(bytearray(path.read_bytes()))
+    program: Any = export.deserialize(bytearray(path.read_bytes()))
     return lambda maps: [np.asarray(x) for x in program.call(*maps)]
 
 

@@ -120,6 +120,10 @@ def _bare(model: Any) -> Any:
         noted.ClearField("doc_string")
     for weight in graph.initializer:
         weight.ClearField("metadata_props")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:  # the one that is not known
+                size.dim_param = "batch"
     return model
 
 
