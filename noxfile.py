@@ -26,7 +26,7 @@ EXTRAS = {
 DATA = "sklearn,typer,grain,pooch,PIL,scipy"  # what the experiments need, with any framework
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
-    "torch": f"torch,{DATA}",
+    "torch": f"torch,onnx,onnxscript,onnxruntime,{DATA}",
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
@@ -34,11 +34,12 @@ NEEDED = {  # what its tests must not skip
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
     "jax": ["orbax-checkpoint", "flatbuffers"],
-    "torch": [*LOOPS, "tensorboard"],
+    "torch": [*LOOPS, "tensorboard", "onnx", "onnxscript", "onnxruntime"],
 }
 # Backbones of others, without the PyTorch that they ask for: they work on ours.
 FOREIGN = ["timm", "torchvision"]
-ALL = "[torch,tensorflow-cpu,jax,experiments,dask]"  # [all] with the TensorFlow that CPUs need
+# [all] with the TensorFlow that CPUs need.
+ALL = "[torch,tensorflow-cpu,jax,experiments,dask,export]"
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = [
     "tests/backends/keras",

@@ -12,6 +12,13 @@ NEEDED = {  # extra: (what it is called, its modules, how to install it)
         ("keras",),  # that TensorFlow is there too is Keras' affair: it has other backends
         "pip install 'loss-balance[tensorflow]', or [tensorflow-cpu] without a GPU",
     ),
+    "onnx": ("onnxruntime", ("onnxruntime",), "pip install 'loss-balance[onnx]'"),
+    "export": (
+        "onnx, onnxscript and onnxruntime",
+        ("onnx", "onnxscript", "onnxruntime"),
+        "pip install 'loss-balance[export]'",
+    ),
+    "jax-export": ("flatbuffers", ("flatbuffers",), "pip install 'loss-balance[export]'"),
     "experiments": (
         "its extra",
         ("typer", "rich"),

@@ -23,7 +23,7 @@ experiments.runs
 experiments.training
 experiments.data
 experiments.errors experiments.terminal
-backends.tensorflow reference_models.tensorflow reference_models.weights
+backends.tensorflow reference_models.tensorflow reference_models.weights reference_models.onnx
 backends.keras
 backends.torch backends.jax backends.numpy
 reference_models.torch reference_models.jax reference_models.keras
@@ -31,6 +31,7 @@ reference_models.counting
 backends.state
 backends.identity
 backends.fields backends.interface
+reference_models.exports
 reference_models.families
 reference_models.published
 reference_models.description

@@ -42,11 +42,15 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
         "eann",
         "backends.numpy",
         "reference_models.description.spec",
+        "reference_models.exports",
         "reference_models.families",
+        "reference_models.onnx",
         "reference_models.weights",
     ],
 )
 def test_what_needs_numpy_only_loads_no_framework(module):
+    if module == "reference_models.onnx":
+        pytest.importorskip("onnxruntime")  # which it needs besides
     assert not modules_after(f"import loss_balance.{module}") & set(FRAMEWORKS)
 
 
@@ -82,6 +86,7 @@ def test_an_adapter_loads_its_own_framework_alone(module, own):
         ("backends.jax", "flax", "jax"),
         ("reference_models.jax", "jax", "jax"),
         ("reference_models.jax", "flax", "jax"),
+        ("reference_models.onnx", "onnxruntime", "onnx"),
         ("experiments.cli", "typer", "experiments"),
     ],
 )

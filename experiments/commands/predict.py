@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from loss_balance import anytime
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.runs.deployment import exported
+from loss_balance.experiments.runs.deployment.exported import Exported
 from loss_balance.experiments.runs.trained import Trained, read
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training import feed
@@ -24,7 +26,10 @@ SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 @opts.shows(progress=False)
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a finished run, or of its export to onnx."),
+    ],
     image: Annotated[
         str,
         typer.Argument(
@@ -90,7 +95,7 @@ def answer_image(folder: Path, image: str, deadline: float | None) -> Reply:
     Raises:
         UserError: no such run or image, or they do not fit.
     """
-    run = read(folder)
+    run = exported.read(folder) if exported.is_one(folder) else read(folder)
     x, truth = _image(run, image)
     times = run.times(TIMED_RUNS)
     start = time.monotonic()
@@ -107,7 +112,7 @@ def answer_image(folder: Path, image: str, deadline: float | None) -> Reply:
         class_names=run.preparation.class_names,
         probability=float(anytime.top_probability(found.value)[0]),
         exit=found.exit,
-        exits=len(run.spec.exits),
+        exits=run.num_exits,
         elapsed=found.elapsed,
         returned=returned,
         late=found.late,
@@ -134,11 +139,11 @@ def show(answer: Reply, deadline: float | None) -> None:
     console.found({"class": name, "deadline": deadline, **asdict(answer)})
 
 
-def _image(run: Trained, image: str) -> tuple[NDArray[np.float32], int | None]:
+def _image(run: Trained | Exported, image: str) -> tuple[NDArray[np.float32], int | None]:
     """(standardised image (1, H, W, C), its label if it is a test image)."""
     match = re.fullmatch(r"test:(\d+)", image)
     if match is None:
-        return run.preparation.open(Path(image), run.spec.input_shape), None
+        return run.preparation.open(Path(image), run.input_shape), None
     index = int(match[1])
     data = run.test_data()
     count = len(data.y_test)

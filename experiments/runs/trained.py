@@ -30,6 +30,7 @@ from loss_balance.experiments.training.reading import (
 from loss_balance.experiments.training.recipes import Recipe
 from loss_balance.experiments.training.schemes import Coupling, name_of
 from loss_balance.reference_models.description.config import from_config
+from loss_balance.reference_models.description.layers import Shape
 from loss_balance.reference_models.description.own import NetSpec
 from loss_balance.reference_models.description.weights import (
     Weights,
@@ -49,23 +50,26 @@ class TrainedNetwork:
     It runs where its framework puts it: PyTorch on the CPU, TensorFlow and JAX on a GPU that they
     see; on a CPU in one thread, for several wait for each other as soon as others use the cores
     too, and times would tell of that. An answer is there once it has come back as a NumPy array.
+
+    Attributes:
+        net: the framework's own network, in evaluation mode.
     """
 
     def __init__(self, spec: NetSpec, framework: str, weights: Weights) -> None:
         check_installed(framework)
         use_one_thread(framework)
-        self._net = network(spec, framework, 0)
-        self._net.load_weights(weights)
+        self.net = network(spec, framework, 0)
+        self.net.load_weights(weights)
         self._native: Callable[[NDArray[np.float32]], Any] = lambda images: images
         if framework == "torch":
-            self._net.requires_grad_(requires_grad=False)
+            self.net.requires_grad_(requires_grad=False)
             self._native = import_module("loss_balance.reference_models.torch").native
         if framework != "tensorflow":  # where each call says whether it trains
-            self._net.eval()
+            self.net.eval()
 
     def anytime(self, images: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
         """Logits (B, num_classes), one exit at a time."""
-        for logits in self._net.anytime(self._native(images)):
+        for logits in self.net.anytime(self._native(images)):
             yield logits.numpy() if hasattr(logits, "numpy") else np.asarray(logits)
 
 
@@ -106,6 +110,16 @@ class Trained:
     def framework(self) -> str:
         """The framework it was trained in."""
         return self.engine.framework
+
+    @property
+    def input_shape(self) -> Shape:
+        """(height, width, channels) of an image."""
+        return self.spec.input_shape
+
+    @property
+    def num_exits(self) -> int:
+        """How often the network answers."""
+        return len(self.spec.exits)
 
     @property
     def test_error(self) -> tuple[float, ...]:
@@ -175,8 +189,13 @@ class Trained:
 
     def times(self, repeats: int) -> tuple[float, ...]:
         """Median seconds from the start to each exit, for one image, after a warm-up."""
-        image = np.random.default_rng(0).standard_normal((1, *self.spec.input_shape), np.float32)
-        return calibrate(self.network, image, repeats, warm_up=WARM_UP)
+        return times_of(self.network, self.input_shape, repeats)
+
+
+def times_of(net: Any, shape: Shape, repeats: int) -> tuple[float, ...]:
+    """Median seconds from the start to each exit, for one image (H, W, C), after a warm-up."""
+    image = np.random.default_rng(0).standard_normal((1, *shape), np.float32)
+    return calibrate(net, image, repeats, warm_up=WARM_UP)
 
 
 def read(folder: Path) -> Trained:

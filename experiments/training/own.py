@@ -138,6 +138,8 @@ def network(spec: NetSpec, framework: str, seed: int, **options: Any) -> Any:
     if isinstance(spec, AnytimeSpec):
         module = import_module(f"loss_balance.reference_models.{framework}")
         return module.AnytimeNet(spec, seed, **options)
+    if spec.framework != framework:
+        raise UserError(f"{spec.name} is of {spec.framework} and stays there, got {framework}")
     made = _made(imported(spec.name), spec.num_classes, spec.input_shape, seed)
     if _has_exits(made) and spec.only is not None:
         made = made.single_exit(spec.only)

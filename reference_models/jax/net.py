@@ -13,11 +13,18 @@ from flax import nnx
 from jax import Array
 
 from loss_balance.reference_models.description.inputs import check_images
+from loss_balance.reference_models.description.multiscale import MultiScaleStem
 from loss_balance.reference_models.description.parts import module_for
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.jax.checkpoint import recomputed, recomputed_head, whole
-from loss_balance.reference_models.jax.segments import Segment, answers, coarsest, segments_of
+from loss_balance.reference_models.jax.segments import (
+    Segment,
+    Unpacked,
+    answers,
+    coarsest,
+    segments_of,
+)
 from loss_balance.reference_models.jax.units import MODULES
 
 Fork = Callable[..., tuple[Any, Any]]  # (maps, exit) to (what it reads, what goes on)
@@ -123,6 +130,15 @@ class AnytimeNet(nnx.Module):
         """
         check_images(x.shape, self.spec.input_shape)
         return answers(self._segments(), jnp.asarray(x))
+
+    def segments(self) -> list[Callable[..., tuple[Array, ...]]]:
+        """What is computed in evaluation mode up to each exit from the one before it.
+
+        The first one takes images (B, H, W, C), each other one the maps that the one before handed
+        on, as positional arguments; each returns (*maps handed on, logits), the last one (logits,).
+        """
+        several = isinstance(self.spec.stem, MultiScaleStem)
+        return [Unpacked(run, several and k > 0) for k, run in enumerate(self._segments())]
 
     def _segments(self) -> list[Segment]:
         return segments_of(self, [self.stem, *self.units, *self.exits.values()], self._between)

@@ -20,7 +20,7 @@ from loss_balance.reference_models.description.spec import ExitCost
 from loss_balance.reference_models.description.weights import Weights, check_fit
 from loss_balance.reference_models.jax.heads import Function, Heads, Stages, first_of, itself
 from loss_balance.reference_models.jax.net import Fork, no_fork, placed_as
-from loss_balance.reference_models.jax.segments import Segment, answers, segments_of
+from loss_balance.reference_models.jax.segments import Segment, Unpacked, answers, segments_of
 
 
 def with_exits(
@@ -154,6 +154,19 @@ class MultiExitNet(nnx.Module):
             ]
 
         return segments_of(self, [*self.stages, *self.heads], make)
+
+    def segments(self) -> list[Callable[..., tuple[Array, ...]]]:
+        """What is computed in evaluation mode up to each exit from the one before it.
+
+        Each takes the arrays that the one before handed on, the first one images (B, H, W, C), as
+        positional arguments, and returns (*arrays handed on, logits), the last one (logits,).
+        """
+        features: Any = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+        found: list[Callable[..., tuple[Array, ...]]] = []
+        for segment in self._segments():
+            found.append(Unpacked(segment, isinstance(features, (list, tuple))))
+            features, _ = jax.eval_shape(segment, features)
+        return found
 
     def costs(self) -> tuple[ExitCost, ...]:
         """Cumulative cost of each exit, all earlier heads included, as of the reference networks.

@@ -55,6 +55,18 @@ class Segment:
         return found
 
 
+@dataclass(frozen=True)
+class Unpacked:
+    """A segment that takes its maps as arguments and gives (*maps for the next one, logits)."""
+
+    run: Segment
+    listed: bool  # whether it takes a list of maps, even if only one
+
+    def __call__(self, *maps: Any) -> tuple[Array, ...]:
+        features, logits = self.run(list(maps) if self.listed else maps[0])
+        return (*jax.tree.leaves(features), logits)  # of None there are none
+
+
 class _Taken(NamedTuple):
     """Modules as they were when last taken apart."""
 

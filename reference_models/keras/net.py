@@ -19,10 +19,11 @@ from keras import ops
 from loss_balance.reference_models.description.config import from_config, to_config
 from loss_balance.reference_models.description.inputs import check_images
 from loss_balance.reference_models.description.layers import BatchNorm, Conv, Layer, Linear
+from loss_balance.reference_models.description.multiscale import MultiScaleStem
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.keras.layers import recomputed
-from loss_balance.reference_models.keras.segments import Segments
+from loss_balance.reference_models.keras.segments import Segments, Unpacked
 from loss_balance.reference_models.keras.units import build
 
 Fork = Callable[[Any, int], tuple[Any, Any]]  # (maps, exit) to (what it reads, what goes on)
@@ -130,6 +131,18 @@ class AnytimeNet(keras.Model):
         x = ops.convert_to_tensor(x, dtype=self.compute_dtype)
         check_images(x.shape, self.spec.input_shape)
         return self._segments.answers(x, len(self.spec.exits))
+
+    def segments(self) -> list[Callable[..., tuple[Any, ...]]]:
+        """What is computed in inference up to each exit from the one before it.
+
+        The first one takes images (B, H, W, C), each other one the maps that the one before handed
+        on, as positional arguments; each returns (*maps handed on, logits), the last one (logits,).
+        """
+        several, last = isinstance(self.spec.stem, MultiScaleStem), len(self.spec.exits) - 1
+        return [
+            Unpacked(partial(self._segment, k=k, training=False), several and k > 0, k == last)
+            for k in range(last + 1)
+        ]
 
     @cached_property  # Keras sees what is assigned, and would save it
     def _segments(self) -> Segments:

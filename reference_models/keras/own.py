@@ -17,7 +17,7 @@ from loss_balance.reference_models.description.spec import ExitCost
 from loss_balance.reference_models.description.weights import Weights, check_fit
 from loss_balance.reference_models.keras.graph import check_functional, cut
 from loss_balance.reference_models.keras.heads import head_for
-from loss_balance.reference_models.keras.segments import Segments, multiply_adds
+from loss_balance.reference_models.keras.segments import Segments, Unpacked, multiply_adds
 from loss_balance.reference_models.keras.variables import named_variables, wide
 
 Fork = Callable[[Any, int], tuple[Any, Any]]  # (maps, exit) to (what it reads, what goes on)
@@ -163,6 +163,18 @@ class MultiExitNet(keras.Model):
         read, x = (x, x) if fork is None else fork(x, k)
         first = read[0] if isinstance(read, (list, tuple)) else read
         return x, self.heads[k](first, training=training)
+
+    def segments(self) -> list[Callable[..., tuple[Any, ...]]]:
+        """What is computed in inference up to each exit from the one before it.
+
+        Each takes the tensors that the one before handed on, the first one images (B, H, W, C), as
+        positional arguments, and returns (*tensors handed on, logits), the last one (logits,).
+        """
+        stages, last = self._cut.stages, len(self.names) - 1
+        return [
+            Unpacked(partial(self._segment, k=k, training=False), len(stage.given) > 1, k == last)
+            for k, stage in enumerate(stages)
+        ]
 
     def costs(self) -> tuple[ExitCost, ...]:
         """Cumulative cost of each exit, all earlier heads included, as of the reference networks.

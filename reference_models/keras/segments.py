@@ -1,8 +1,9 @@
-"""What Keras computes between two exits, as one graph."""
+"""What Keras computes between two exits, as one graph or as a function of tensors alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -40,6 +41,19 @@ class Segments:
             run = partial(self._run, k=k, training=False)
             self._made[k] = traced(run, x) if on_tensorflow() else run
         return self._made[k]
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A segment that takes its maps as arguments and gives (*maps for the next one, logits)."""
+
+    run: Segment
+    listed: bool  # whether it takes a list of maps, even if only one
+    last: bool  # no segment comes after it, so it hands on no maps
+
+    def __call__(self, *maps: Any) -> tuple[Any, ...]:
+        features, logits = self.run(list(maps) if self.listed else maps[0])
+        return (logits,) if self.last else (*keras.tree.flatten(features), logits)
 
 
 def on_tensorflow() -> bool:

@@ -14,6 +14,8 @@ from loss_balance.reference_models.description.inputs import check_images, posit
 from loss_balance.reference_models.description.spec import AnytimeSpec
 from loss_balance.reference_models.description.weights import Weights, check, initialise
 from loss_balance.reference_models.torch.checkpoint import recompute, recompute_unit
+from loss_balance.reference_models.torch.multiscale import MultiScaleStem
+from loss_balance.reference_models.torch.segments import Segment
 from loss_balance.reference_models.torch.units import build
 
 Indices = Tensor | NDArray[np.integer[Any]]  # positions in the current batch
@@ -96,6 +98,29 @@ class AnytimeNet(nn.Module):
                 if kept is not None:
                     chosen = torch.from_numpy(positions(on_host(kept), len(logits)))
                     features = samples(features, chosen.to(x.device))
+
+    def segments(self) -> list[nn.Module]:
+        """What is computed up to each exit from the one before it; the parts are the network's.
+
+        The first one takes images (B, C, H, W), each other one the maps that the one before handed
+        on, as positional arguments; each returns (*maps handed on, logits), the last one (logits,).
+
+        Raises:
+            ValueError: the network is in training mode, or a part of it is.
+        """
+        if any(module.training for module in self.modules()):
+            raise ValueError("segments are of a network in evaluation mode: call net.eval() first")
+        several = isinstance(self.stem, MultiScaleStem)
+        between: list[nn.Module] = [self.stem]
+        segments: list[nn.Module] = []
+        for i, unit in enumerate(self.units):
+            between.append(unit)
+            if str(i) in self.exits:
+                listed, last = several and bool(segments), i == len(self.units) - 1
+                head = self.exits[str(i)]
+                segments.append(Segment(between, head, listed=listed, last=last))
+                between = []
+        return segments
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Any]) -> None:

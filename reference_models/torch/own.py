@@ -95,11 +95,11 @@ class MultiExitNet(nn.Module):
                 _check_handed(tensors)
                 features.append(tensors[0])
             *read, logits = features
-            self.num_classes = classes_of(tuple(logits.shape))
+            self.num_classes = classes_of(logits)
             for name, head, x in zip(self.names, wanted, read, strict=False):
                 made = head_for(name, head, tuple(x.shape[1:]), self.num_classes).to(x.device)
                 found = made.eval()(x)  # fills lazy ones too
-                check_head(name, tuple(found.shape), self.num_classes)
+                check_head(name, found, self.num_classes)
                 self.heads.append(made.train(self.training))
 
     def forward(self, x: Tensor, fork: Fork | None = None) -> list[Tensor]:
@@ -139,7 +139,11 @@ class MultiExitNet(nn.Module):
                 tensors = [samples(tensor, chosen) for tensor in tensors]
 
     def segments(self) -> list[Segment]:
-        """What lies between exits, as modules: tensors to (*those handed on, logits)."""
+        """What is computed up to each exit from the one before it, as modules.
+
+        Each takes the tensors that the one before handed on, the first one images (B, C, H, W), as
+        positional arguments, and returns (*tensors handed on, logits), the last one (logits,).
+        """
         return [Segment(self, stage, head) for stage, head in self._stretches()]
 
     def _stretches(self) -> Iterator[tuple[Stage, nn.Module | None]]:

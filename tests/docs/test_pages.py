@@ -17,7 +17,8 @@ RUN_ELSEWHERE = {
     *("distributed-tensorflow.md", "cluster.md"),
 }
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-IMPORTED_BY = {"onnxruntime": r"loss_balance\.reference_models import onnx"}
+ONNX = r"loss_balance\.reference_models(\.| import )onnx"
+SIGNS = {"onnxruntime": ONNX, "onnxscript": ONNX}  # that a snippet needs a library
 IN_ONE = {"anytime.md"}  # its blocks go on from one another too, all the way down
 FENCE = re.compile(r"```(\w*)[^\n]*\n(.*?)```", re.DOTALL)
 
@@ -37,8 +38,8 @@ SNIPPETS = list(snippets())
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_a_snippet_runs_as_printed(snippet, capsys):
-    for library in ("torch", "keras", "tensorflow", "jax", "timm", "onnxruntime"):
-        imported = re.search(rf"\b(import|from) ({IMPORTED_BY.get(library, library)})\b", snippet)
+    for library in ("torch", "keras", "tensorflow", "jax", "timm", "onnxruntime", "onnxscript"):
+        imported = re.search(SIGNS.get(library, rf"\b(import|from) {library}\b"), snippet)
         if imported and importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed here")
         if imported and library == "timm":
