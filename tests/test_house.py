@@ -16,6 +16,7 @@ FLOORS = """
 loss_balance.__main__ experiments.__main__
 experiments.cli
 experiments.commands
+experiments.serving
 experiments.paper
 experiments.pages
 experiments.studies experiments.verification
