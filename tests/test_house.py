@@ -16,10 +16,9 @@ FLOORS = """
 loss_balance.__main__ experiments.__main__
 experiments.cli
 experiments.commands
-experiments.serving
 experiments.paper
 experiments.pages
-experiments.studies experiments.verification
+experiments.studies experiments.verification experiments.serving
 experiments.runs
 experiments.training
 experiments.data

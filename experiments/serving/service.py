@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
+from collections.abc import Callable
 
 from loss_balance.experiments.serving.scheduler import Scheduler
 
@@ -12,10 +13,15 @@ LOG = logging.getLogger("loss_balance.serving")
 
 
 class Service:
-    """Computes what the scheduler takes, from `start` to `close`."""
+    """Computes what the scheduler takes, from `start` to `close`.
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
+    Args:
+        scheduler: of which nobody else calls `step`.
+        warm_up: called first in the thread, for what a library prepares once a thread.
+    """
+
+    def __init__(self, scheduler: Scheduler, warm_up: Callable[[], object] = lambda: None) -> None:
+        self.scheduler, self._warm_up = scheduler, warm_up
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
 
     @property
@@ -40,6 +46,7 @@ class Service:
     def _work(self) -> None:
         scheduler, changed = self.scheduler, self.scheduler.changed
         try:
+            self._warm_up()
             while True:
                 if scheduler.step():
                     continue

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loss_balance.anytime import calibrate
 from loss_balance.checks import check_count, check_finite
@@ -71,15 +72,19 @@ class Times:
         row[exit_] += (UP if difference > 0 else DOWN) * difference
 
 
+def noise(shape: Sequence[int], batch: int) -> NDArray[np.float32]:
+    """Made-up input (batch, H, W, C)."""
+    return np.random.default_rng(0).standard_normal((batch, *shape), np.float32)
+
+
 def measured(network: Network, shape: Sequence[int], most: int) -> Times:
     """Times of the network on noise of `shape` (H, W, C), for batches of up to `most`.
 
     Raises:
         ValueError: as `anytime.calibrate`.
     """
-    noise = np.random.default_rng(0).standard_normal((most, *shape), np.float32)
     reached = {
-        size: calibrate(network, noise[:size], REPEATS, QUANTILE, warm_up=WARM_UP)
+        size: calibrate(network, noise(shape, size), REPEATS, quantile=QUANTILE, warm_up=WARM_UP)
         for size in batch_sizes(most)
     }
     return Times({size: np.diff([0.0, *times]).tolist() for size, times in reached.items()})
