@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from importlib.resources import files
 from typing import Any
 
 import anyio
 import numpy as np
 from anyio.to_thread import run_sync
+from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -29,6 +29,7 @@ from loss_balance.experiments.serving.service import Service
 from loss_balance.experiments.serving.tickets import Ticket
 
 MAX_BODY = 10_000_000
+FOLLOW = 0.1  # of the difference, by which `_preparing` follows what is seen
 DECODERS = 2  # images that are unpacked at a time
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -70,6 +71,7 @@ class Routes:
         self._service, self._served, self._metrics = service, served, metrics
         self._scheduler, self._max_body = service.scheduler, max_body
         self._most = self._scheduler.queue + self._scheduler.times.most
+        self._preparing = 0.0  # seconds that it takes of late from the body to the network's input
         self._open = 0  # requests that are read, unpacked, wait or are computed
         self._decoders = anyio.CapacityLimiter(DECODERS)
         self._html = files(__package__).joinpath("page.html").read_text("utf-8")
@@ -152,7 +154,8 @@ class Routes:
         try:
             if self._open >= self._most:
                 raise QueueFull(f"no more than {self._most} requests may be open")
-            self._scheduler.check(self._scheduler.clock() + limit)
+            deadline = self._scheduler.clock() + limit - self._preparing
+            self._scheduler.check(deadline, alone=self._open == 0)
         except Refused as refusal:
             raise replies.problem(refusal) from refusal
         self._open += 1
@@ -166,9 +169,12 @@ class Routes:
         try:
             asked = await intake.read(request, self._max_body)
             arrival = self._scheduler.clock()
-            prepare = partial(self._served.prepare, asked.image)
-            image = (await run_sync(prepare, limiter=self._decoders))[0]
-            return Ticket(self._scheduler, image, arrival + asked.seconds, streams), arrival
+            deadline = arrival + asked.seconds
+            image = await self._prepared(asked.image, deadline)
+            self._preparing += FOLLOW * (self._scheduler.clock() - arrival - self._preparing)
+            alone = self._open == 1
+            ticket = Ticket(self._scheduler, image, deadline, streams=streams, alone=alone)
+            return ticket, arrival
         except NoPictureError as error:
             raise Problem(415, str(error)) from error
         except UserError as error:
@@ -177,6 +183,13 @@ class Routes:
             raise replies.problem(refusal) from refusal
         except ClientDisconnect as error:
             raise replies.problem(Gone("nobody waits for it any more")) from error
+
+    async def _prepared(self, content: bytes, deadline: float) -> NDArray[np.float32]:
+        """The network's input (H, W, C), a few at a time; Refused if it is too late by then."""
+        async with self._decoders:
+            self._scheduler.check(deadline, alone=self._open == 1)
+            prepared: NDArray[np.float32] = await run_sync(self._served.prepare, content)
+        return prepared[0]
 
     def _told(self, outcome: Outcome, ticket: Ticket, arrival: float) -> dict[str, Any]:
         """The answer, counted; Problem where there is none."""

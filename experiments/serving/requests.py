@@ -75,6 +75,7 @@ class Request:
         done: is called once, with the outcome, from the thread that computes.
         report: is called with each answer as it comes; only `streams` gives sense to it.
         streams: whether every exit is wanted, also those that are no better than earlier ones.
+        alone: nobody else asks just now, so it is answered however late.
     """
 
     image: NDArray[np.float32]
@@ -82,6 +83,7 @@ class Request:
     done: Callable[[Outcome], None]
     report: Callable[[Answer], None] = _ignore
     streams: bool = False
+    alone: bool = False
     best: Answer | None = field(default=None, init=False)
     first_chance: bool = field(default=False, init=False)  # taken while idle: computed in any case
     gone: bool = field(default=False, init=False)

@@ -3,8 +3,10 @@
 No thread, no sleep and no I/O in here; the clock is given. The rules:
 
 - A request is taken if all that wait, and it, can still have a first answer in time, by the
-  expected times (`latest_starts`); with none at work and none waiting it is taken in any case. So
-  what is taken is answered in time, as far as exits take what is expected.
+  expected times (`latest_starts`). So what is taken is answered in time, as far as exits take what
+  is expected.
+- With none at work and none waiting it is taken if its deadline is not over yet: so times that came
+  to be expected too long are mended. One that is `alone` is taken then in any case.
 - A batch is the nearest deadline and as many after it as leave that true.
 - After an exit a member leaves with its answer if the next exit would come after its deadline, or
   could be no better; the others go on.
@@ -101,14 +103,14 @@ class Scheduler:
         """Whether nothing more is taken."""
         return self._closing
 
-    def check(self, deadline: float) -> None:
+    def check(self, deadline: float, *, alone: bool = False) -> None:
         """Whether a request of that deadline would be taken now.
 
         Raises:
             Refused: it would not.
         """
         with self.changed:
-            self._check(deadline)
+            self._check(deadline, alone)
 
     def submit(self, request: Request) -> None:
         """Takes the request; its `done` is called once from then on.
@@ -117,20 +119,21 @@ class Scheduler:
             Refused: it is not taken, and its `done` never called.
         """
         with self.changed:
-            self._check(request.deadline)
+            self._check(request.deadline, request.alone)
             request.first_chance = self.idle
             self._waiting.add(request)
             self.changed.notify_all()
 
-    def _check(self, deadline: float) -> None:
+    def _check(self, deadline: float, alone: bool) -> None:
         if self._closing:
             raise Closing("the service is about to end")
         if len(self._waiting) >= self.queue:
             raise QueueFull(f"no more than {self.queue} requests may wait")
-        if self.idle or deadline == math.inf:
+        now = self.clock()
+        if deadline == math.inf or (self.idle and (alone or now < deadline)):
             return
-        if max(self.clock(), self._free_at) > self._latest(self._waiting.deadlines(deadline))[0]:
-            raise TooLate("the deadline cannot be kept: too many wait with near ones")
+        if max(now, self._free_at) > self._latest(self._waiting.deadlines(deadline))[0]:
+            raise TooLate("the deadline cannot be kept with what else there is to do")
 
     def cancel(self, request: Request) -> None:
         """Nothing more is computed for it; its outcome is what it has, or Gone."""

@@ -21,20 +21,26 @@ class Ticket:
     Args:
         image: standardised, (H, W, C).
         deadline: when the answer is wanted, on the scheduler's clock.
-        streams: whether every exit is wanted.
+        streams, alone: as of `Request`.
 
     Raises:
         Refused: the scheduler does not take it.
     """
 
     def __init__(
-        self, scheduler: Scheduler, image: NDArray[np.float32], deadline: float, streams: bool
+        self,
+        scheduler: Scheduler,
+        image: NDArray[np.float32],
+        deadline: float,
+        *,
+        streams: bool,
+        alone: bool,
     ) -> None:
         self._scheduler = scheduler
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._ended = False
-        self.request = Request(image, deadline, self._done, streams=streams)
+        self.request = Request(image, deadline, self._done, streams=streams, alone=alone)
         if streams:
             self.request.report = self._report
         scheduler.submit(self.request)

@@ -154,13 +154,27 @@ def test_what_is_refused_costs_nothing(arrivals, stretches):
     assert [c[2:] for c in network.computed] == [c[2:] for c in repeated.computed]
 
 
-def test_an_idle_service_answers_however_near_the_deadline():
+def test_who_is_alone_is_answered_however_near_the_deadline():
     world, _, scheduler = made()
-    one = Asked(world, scheduler, 0, 0.0)
+    one, other = Asked(world, scheduler, 0, 0.0), Asked(world, scheduler, 1, 0.0)
+    other.submit()
+    assert type(other.refused) is TooLate
+    one.request.alone = True
     one.submit()
     world.run(scheduler)
     assert one.outcome.exit == 0
     assert one.returned > one.request.deadline
+
+
+def test_times_that_are_expected_too_long_do_not_lock_all_out():
+    world, _, scheduler = made(steps=(1.0,), sizes=(1,))
+    for _ in range(50):
+        scheduler.times.observe(0, 1, 9.0)
+    assert scheduler.times.step(0, 1) > 5.0
+    for number in range(500):
+        Asked(world, scheduler, number, 2.0).submit()
+        world.run(scheduler)
+    assert scheduler.times.step(0, 1) < 2.0
 
 
 def test_a_batch_gives_way_to_who_would_be_late_otherwise_and_keeps_who_has_no_deadline():
