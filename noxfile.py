@@ -19,14 +19,16 @@ nox.options.error_on_missing_interpreters = False
 
 EXTRAS = {
     "numpy": "",
-    "torch": "[torch,experiments]",
+    "torch": "[torch,experiments,serve]",
     "tensorflow": "[tensorflow-cpu,experiments]",
     "jax": "[jax,experiments]",
 }
 DATA = "sklearn,typer,grain,pooch,PIL,scipy"  # what the experiments need, with any framework
+SERVE = "starlette,uvicorn,prometheus_client,python_multipart"  # what serving needs likewise
+CLIENT = "httpx2"  # with which Starlette's client for tests asks
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
-    "torch": f"torch,{DATA}",
+    "torch": f"torch,{DATA},{SERVE},{CLIENT}",
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
@@ -34,16 +36,24 @@ NEEDED = {  # what its tests must not skip
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
     "jax": ["orbax-checkpoint", "flatbuffers"],
-    "torch": [*LOOPS, "tensorboard"],
+    "torch": [*LOOPS, "tensorboard", CLIENT],
 }
-ALL = "[torch,tensorflow-cpu,jax,experiments,dask]"  # [all] with the TensorFlow that CPUs need
+ALL = (
+    "[torch,tensorflow-cpu,jax,experiments,dask,serve]"  # [all] with the TensorFlow that CPUs need
+)
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
 # Every test has an end: one that hangs shows where.
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
 MULTIPROCESS = "tests/multiprocess"
 APART = f"--ignore={MULTIPROCESS}"
-NO_FRAMEWORK = ("core", "experiments/pages", "test_house.py", "test_wheel.py")
+NO_FRAMEWORK = (
+    "core",
+    "experiments/pages",
+    "experiments/serving",
+    "test_house.py",
+    "test_wheel.py",
+)
 # What of the command is the same code whatever trains: with one framework.
 COMMANDS = ("compare", "field", "fuzz", "paper", "report", "study")
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
@@ -66,7 +76,7 @@ def run_together(session: nox.Session, program: str, *arguments: str, **options:
 @nox.session
 def together(session: nox.Session) -> None:
     """Makes one environment with all frameworks, which the sessions that need them all share."""
-    install(session, ALL, "mypy", *TESTING, "psutil", "orbax-checkpoint", "setuptools")
+    install(session, ALL, "mypy", *TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools")
 
 
 @nox.session

@@ -348,9 +348,10 @@ def test_a_deadline_that_cannot_be_kept_is_a_503_before_the_image_is_looked_at()
 
 def test_what_was_taken_is_answered_when_the_service_ends():
     gate = threading.Event()
-    with served(Gated(gate=gate)) as client:
+    network = Gated(gate=gate)
+    with served(network) as client:
         waiting = [in_thread(lambda: client.post("/predict", content=picture(1))) for _ in range(3)]
-        until(lambda: not client.scheduler.idle and len(client.scheduler) + 1 >= 3)
+        until(lambda: network.begun + len(client.scheduler) == 3)
         client.scheduler.close()
         assert client.get("/health").status_code == 503
         late = client.post("/predict", content=picture(1))

@@ -130,9 +130,10 @@ class Gated:
 
     def __init__(self, exits=3, gate=None, error=None):
         self.exits, self.gate, self.error = exits, gate, error
-        self.batches = []
+        self.batches, self.begun = [], 0
 
     def anytime(self, images):
+        self.begun += len(images)
         rows = np.asarray(images).mean(axis=(1, 2, 3))
         for exit_ in range(self.exits):
             if self.gate is not None:
