@@ -38,9 +38,8 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
     "jax": ["orbax-checkpoint", "flatbuffers"],
     "torch": [*LOOPS, "tensorboard", CLIENT],
 }
-ALL = (
-    "[torch,tensorflow-cpu,jax,experiments,dask,serve]"  # [all] with the TensorFlow that CPUs need
-)
+# [all] with the TensorFlow that CPUs need.
+ALL = "[torch,tensorflow-cpu,jax,experiments,dask,serve]"
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = ["tests/backends/keras", "tests/reference_models/test_keras_network.py"]
 # Every test has an end: one that hangs shows where.

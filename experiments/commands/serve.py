@@ -102,7 +102,9 @@ def _scheduler(run: Trained, max_batch: int, queue: int, threads: int) -> tuple[
     if threads > 1:
         _use_threads(run.framework, threads)
     if run.framework == "jax":
-        network = Padded(network, batch_sizes(max_batch))
+        network = padded = Padded(network, batch_sizes(max_batch))
+        with console.working("the network is compiled"):
+            padded.warm_up(noise(run.spec.input_shape, max_batch))
     with console.working("the network's exits are timed"):
         times = measured(network, run.spec.input_shape, max_batch)
     metrics = Metrics(times.exits, times.most)

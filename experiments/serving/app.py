@@ -45,7 +45,7 @@ def application(
 
     @asynccontextmanager
     async def running(_: Starlette) -> AsyncIterator[None]:
-        service.start()
+        await run_sync(service.start)  # in a thread, so that there is one for the first image
         try:
             yield
         finally:

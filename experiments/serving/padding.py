@@ -25,6 +25,22 @@ class Padded:
     def __init__(self, network: Network, sizes: tuple[int, ...]) -> None:
         self._network, self._sizes = network, sizes
 
+    def warm_up(self, images: NDArray[np.float32]) -> None:
+        """Computes all that may come: each size from the start, and left for each smaller one.
+
+        Args:
+            images: as many as the largest batch has.
+        """
+        for size in self._sizes:
+            exits = sum(1 for _ in self.anytime(images[:size]))
+            for fewer in (each for each in self._sizes if each < size):
+                for left_at in range(exits - 1):
+                    answers = self.anytime(images[:size])
+                    for _ in range(left_at + 1):
+                        next(answers)
+                    answers.send(np.arange(fewer))
+                    answers.close()
+
     def anytime(self, images: NDArray[np.float32]) -> Generator[NDArray[Any], Any, None]:
         """As the network's own."""
         number = len(images)

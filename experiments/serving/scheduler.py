@@ -36,7 +36,7 @@ from loss_balance.experiments.serving.requests import (
     TooLate,
 )
 from loss_balance.experiments.serving.times import Times
-from loss_balance.experiments.serving.waiting import Waiting, latest_starts
+from loss_balance.experiments.serving.waiting import Waiting, batch_size, latest_starts
 
 Observer = Callable[[int, int, float], None]  # (exit, batch size, seconds) of what was computed
 
@@ -233,22 +233,12 @@ class Scheduler:
         return batch if batch.members else None
 
     def _begin(self, now: float, deadlines: list[float], latest: list[float]) -> Batch | None:
-        """A new batch: as many as are served in time and leave time for the others.
-
-        Where that is no longer possible for all, as many as the first of them allows.
-        """
+        """A new batch, if anybody waits who may be begun."""
         most = len(self._waiting) if self._kept is None else len(deadlines)
         if most == 0:
             return None
-        nearest = deadlines[0] if deadlines else math.inf
-
-        def done(size: int) -> float:
-            return now + self.times.step(0, size)
-
-        sizes = range(min(most, self.times.most), 0, -1)
-        alone = [n for n in sizes if done(n) <= nearest] or [1]
-        others = [n for n in alone if n >= len(deadlines) or done(n) <= latest[n]]
-        return Batch(self.network, self._waiting.take((others or alone)[0]))
+        done = [now + self.times.step(0, n) for n in range(1, min(most, self.times.most) + 1)]
+        return Batch(self.network, self._waiting.take(batch_size(done, deadlines, latest)))
 
     def _hopeless(self, request: Request, now: float) -> bool:
         return not request.first_chance and now + self.times.step(0, 1) > request.deadline

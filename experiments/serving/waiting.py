@@ -45,6 +45,24 @@ def latest_starts(deadlines: Sequence[float], first: First, sizes: Sequence[int]
     return latest
 
 
+def batch_size(done: Sequence[float], deadlines: Sequence[float], latest: Sequence[float]) -> int:
+    """How many of those who wait are begun: as many as leave all of them in time.
+
+    Where that is no longer possible, as many as leave the first one in time, or it alone.
+
+    Args:
+        done: when a batch of 1, 2, ... has its first answer, up to as many as may be begun.
+        deadlines: of those who wait and have one, ascending.
+        latest: their `latest_starts`.
+    """
+    nearest = deadlines[0] if deadlines else math.inf
+    sizes = [n for n in range(len(done), 0, -1) if done[n - 1] <= nearest] or [1]
+    for size in sizes:
+        if size >= len(deadlines) or done[size - 1] <= latest[size]:
+            return size
+    return sizes[0]
+
+
 class Waiting:
     """Requests by deadline; those without one come last, and first come, first served."""
 

@@ -95,3 +95,27 @@ def test_a_padded_network_answers_as_the_network_does(number, data):
         choices = st.lists(st.integers(0, len(logits) - 1), min_size=1, unique=True).map(sorted)
         kept = data.draw(st.one_of(st.none(), choices))
     assert inner.began in ([1], [2], [4], [8])
+
+
+class Compiled:
+    """Remembers each number of images that it computed an exit for, and left after it."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def anytime(self, images):
+        number = len(images)
+        for exit_ in range(3):
+            self.seen.add((exit_, number))
+            kept = yield np.zeros((number, 2))
+            if kept is not None:
+                self.seen.add((exit_, number, len(kept)))
+                number = len(kept)
+
+
+def test_a_padded_network_is_warm_for_all_that_comes():
+    inner = Compiled()
+    Padded(inner, (1, 2, 3)).warm_up(np.zeros((3, 1), np.float32))
+    whole = {(exit_, size) for exit_ in range(3) for size in (1, 2, 3)}
+    left = {(exit_, a, b) for exit_ in range(2) for a, b in [(2, 1), (3, 1), (3, 2)]}
+    assert inner.seen == whole | left
