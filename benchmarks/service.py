@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 PATIENCE = 10.0  # seconds for one request
+IDLE = 4.0  # seconds after which a connection is not used again; uvicorn ends it after 5
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -99,7 +100,7 @@ class Connections:
 
     def __init__(self, host: str, port: int, most: int) -> None:
         self.host, self.port, self.most = host, port, most
-        self.free: list[Streams] = []
+        self.free: list[tuple[float, Streams]] = []  # since when, the latest last
         self.open = 0
 
     @property
@@ -110,9 +111,13 @@ class Connections:
     @contextlib.asynccontextmanager
     async def one(self) -> AsyncIterator[Streams]:
         """A free one or a new one; closed if what is done with it fails."""
+        clock = asyncio.get_running_loop().time
+        while self.free and clock() - self.free[0][0] > IDLE:
+            self.free.pop(0)[1][1].close()
+            self.open -= 1
         self.open += not self.free
         try:
-            streams = self.free.pop() if self.free else await self._new()
+            streams = self.free.pop()[1] if self.free else await self._new()
         except OSError:
             self.open -= 1
             raise
@@ -122,14 +127,14 @@ class Connections:
             self.open -= 1
             streams[1].close()
             raise
-        self.free.append(streams)
+        self.free.append((clock(), streams))
 
     async def _new(self) -> Streams:
         return await asyncio.open_connection(self.host, self.port)
 
     def close(self) -> None:
         """All that are free."""
-        for _, writer in self.free:
+        for _, (_, writer) in self.free:
             writer.close()
 
 

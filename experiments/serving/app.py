@@ -188,8 +188,9 @@ class Routes:
         """The network's input (H, W, C), a few at a time; Refused if it is too late by then."""
         async with self._decoders:
             self._scheduler.check(deadline, alone=self._open == 1)
-            prepared: NDArray[np.float32] = await run_sync(self._served.prepare, content)
-        return prepared[0]
+            prepared = await run_sync(self._served.prepare, content)
+        image: NDArray[np.float32] = prepared[0]
+        return image
 
     def _told(self, outcome: Outcome, ticket: Ticket, arrival: float) -> dict[str, Any]:
         """The answer, counted; Problem where there is none."""
