@@ -155,6 +155,20 @@ class Scheduler:
             self.changed.notify_all()
         self._tell()
 
+    def fail(self, error: Exception) -> None:
+        """Takes no more, and ends all with what they have or with the error; as `step` is called.
+
+        For what should not happen: who waits is told even then.
+        """
+        with self.changed:
+            self._closing = True
+            self._drop(lambda _: True, error)
+            for batch in (self._batch, self._kept):
+                if batch is not None:
+                    self._leave(batch, lambda _: True, error)
+            self._batch = self._kept = None
+        self._tell()
+
     def step(self) -> bool:
         """Computes one exit of one batch; False where there was nothing to do."""
         with self.changed:

@@ -55,9 +55,8 @@ class Service:
                     if scheduler.idle:
                         return
         except Exception as error:  # a bug; those who wait are told, and health says so
-            log_failure("the scheduler", error)
-            scheduler.close(drop=True)
-            raise
+            log_failure("the service", error)
+            scheduler.fail(error)
 
 
 def log_failure(what: str, error: Exception) -> None:
