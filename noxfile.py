@@ -19,14 +19,16 @@ nox.options.error_on_missing_interpreters = False
 
 EXTRAS = {
     "numpy": "",
-    "torch": "[torch,experiments]",
+    "torch": "[torch,experiments,serve]",
     "tensorflow": "[tensorflow-cpu,experiments]",
     "jax": "[jax,experiments]",
 }
 DATA = "sklearn,typer,grain,pooch,PIL,scipy"  # what the experiments need, with any framework
+SERVE = "starlette,uvicorn,prometheus_client,python_multipart"  # what serving needs likewise
+CLIENT = "httpx2"  # with which Starlette's client for tests asks
 NEEDED = {  # what its tests must not skip
     "numpy": "numpy",
-    "torch": f"torch,onnx,onnxscript,onnxruntime,{DATA}",
+    "torch": f"torch,onnx,onnxscript,onnxruntime,{DATA},{SERVE},{CLIENT}",
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
@@ -34,12 +36,12 @@ NEEDED = {  # what its tests must not skip
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
     "jax": ["orbax-checkpoint", "flatbuffers"],
-    "torch": [*LOOPS, "tensorboard", "onnx", "onnxscript", "onnxruntime"],
+    "torch": [*LOOPS, "tensorboard", "onnx", "onnxscript", "onnxruntime", CLIENT],
 }
 # Backbones of others, without the PyTorch that they ask for: they work on ours.
 FOREIGN = ["timm", "torchvision"]
 # [all] with the TensorFlow that CPUs need.
-ALL = "[torch,tensorflow-cpu,jax,experiments,dask,export]"
+ALL = "[torch,tensorflow-cpu,jax,experiments,dask,export,serve]"
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = [
     "tests/backends/keras",
@@ -50,7 +52,13 @@ KERAS_TESTS = [
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
 MULTIPROCESS = "tests/multiprocess"
 APART = f"--ignore={MULTIPROCESS}"
-NO_FRAMEWORK = ("core", "experiments/pages", "test_house.py", "test_wheel.py")
+NO_FRAMEWORK = (
+    "core",
+    "experiments/pages",
+    "experiments/serving",
+    "test_house.py",
+    "test_wheel.py",
+)
 # What of the command is the same code whatever trains: with one framework.
 COMMANDS = ("compare", "field", "fuzz", "paper", "report", "study")
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
@@ -73,7 +81,7 @@ def run_together(session: nox.Session, program: str, *arguments: str, **options:
 @nox.session
 def together(session: nox.Session) -> None:
     """Makes one environment with all frameworks, which the sessions that need them all share."""
-    install(session, ALL, "mypy", *TESTING, "psutil", "orbax-checkpoint", "setuptools")
+    install(session, ALL, "mypy", *TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools")
 
 
 @nox.session

@@ -26,6 +26,7 @@ COMMANDS = {  # and what --help says of them, the first line of each
     "evaluate": "Evaluate a trained run in any framework, beside what it recorded itself.",
     "predict": "Answer for one image by a deadline: the class, its exit, and the time.",
     "export": "Write a trained run as ONNX, torch.export, SavedModel or jax.export, and check it.",
+    "serve": "Answer over HTTP: images in, each answer by its request's deadline.",
     "eann": "Combine networks of growing cost into an anytime ensemble (EANN), and measure it.",
     "report": "Merge finished runs of any command into one self-contained HTML page.",
     "runs": "List finished runs, all or some of them.",

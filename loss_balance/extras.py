@@ -24,6 +24,11 @@ NEEDED = {  # extra: (what it is called, its modules, how to install it)
         ("typer", "rich"),
         "pip install 'loss-balance[experiments]'",
     ),
+    "serve": (
+        "its extra",
+        ("starlette", "uvicorn", "prometheus_client", "python_multipart"),
+        "pip install 'loss-balance[experiments,serve]'",
+    ),
 }
 
 

@@ -18,7 +18,7 @@ experiments.cli
 experiments.commands
 experiments.paper
 experiments.pages
-experiments.studies experiments.verification
+experiments.studies experiments.verification experiments.serving
 experiments.runs
 experiments.training
 experiments.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +11,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from loss_balance.experiments.data.dataset import Images
 from loss_balance.experiments.errors import UserError
 
+# Of what Pillow reads: nothing that calls another program, as EPS does.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MOST_PIXELS = 1 << 26  # 200 MB in RGB
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+class NoPictureError(UserError):
+    """Content in no format that is read."""
 
 
 def read(path: Path, mode: str) -> Image.Image:
@@ -26,16 +34,38 @@ def read(path: Path, mode: str) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-                return Image.fromarray(_eight_bits(np.asarray(image))).convert(mode)
-            if image.mode == "F":
-                raise ValueError("floating-point pixels, whose range is not known")
-            return image.convert(mode)
+            return _converted(image, mode)
     except BROKEN as error:
         raise UserError(
             f"{path} must be a whole image, got: {error}. `loss-balance data check` finds all that "
             "are not, --skip-broken trains without them"
         ) from error
+
+
+def decode(data: bytes, mode: str) -> Image.Image:
+    """As `read`, from the content of a file that anyone may have made: of `FORMATS` alone.
+
+    Raises:
+        NoPictureError: it is in none of these formats.
+        UserError: it is no whole image, or has more than `MOST_PIXELS`.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:  # known before anything is unpacked
+                raise ValueError(f"{image.width} x {image.height} pixels, over {MOST_PIXELS:,}")
+            return _converted(image, mode)
+    except UnidentifiedImageError as error:
+        raise NoPictureError(f"an image must be one of {', '.join(FORMATS)}") from error
+    except (*BROKEN, Image.DecompressionBombWarning) as error:
+        raise UserError(f"an image must be whole and of usual size, got: {error}") from error
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert(mode)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known")
+    return image.convert(mode)
 
 
 def broken(root: Path, names: Images) -> Iterator[tuple[str, str]]:

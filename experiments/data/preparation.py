@@ -5,6 +5,7 @@ So that a run answers for images of its own kind without the data it was trained
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,26 +63,43 @@ class Preparation:
         if not path.is_file():
             raise UserError(f"no file {path}: IMAGE is an image, a .npy or a test image, test:17")
         if path.suffix == ".npy":
-            return self.standardise(_array(path, shape)[None])
-        return self.standardise(self._picture(path, shape)[None])
+            return self.standardise(_array(path, path, shape)[None])
+        mode = self._mode(path, shape)
+        return self.standardise(self._fitted(pictures.read(path, mode), shape)[None])
 
-    def _picture(self, path: Path, shape: Shape) -> NDArray[np.float32]:
-        height, width, channels = shape
-        if np.isnan(self.white) or channels not in MODES:
+    def decode(self, data: bytes, shape: Shape) -> NDArray[np.float32]:
+        """As `open`, from the content of a file that anyone may have made.
+
+        Raises:
+            NoPictureError: it is in no format that is read.
+            UserError: it does not fit.
+        """
+        if data.startswith(np.lib.format.MAGIC_PREFIX):
+            return self.standardise(_array(io.BytesIO(data), "the image", shape)[None])
+        mode = self._mode("the image", shape)
+        return self.standardise(self._fitted(pictures.decode(data, mode), shape)[None])
+
+    def _mode(self, name: object, shape: Shape) -> str:
+        """Pillow's mode of the pictures that the network takes."""
+        if np.isnan(self.white) or shape[2] not in MODES:
             raise UserError(
-                f"{path} must be a .npy, for this network was not trained on pictures of "
+                f"{name} must be a .npy, for this network was not trained on pictures of "
                 "1 or 3 channels"
             )
-        converted = pictures.read(path, MODES[channels])
+        return MODES[shape[2]]
+
+    def _fitted(self, picture: Image.Image, shape: Shape) -> NDArray[np.float32]:
+        """The picture cut to the input's shape, in the training images' own values."""
+        height, width, _ = shape
         if self.streamed:
             from loss_balance.experiments.data.stream import (
                 crop_evaluation,  # loads grain: a second
             )
 
-            fitted = crop_evaluation(converted)
+            fitted = crop_evaluation(picture)
         else:
-            fitted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(fitted, np.float32).reshape(height, width, channels)
+            fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(fitted, np.float32).reshape(shape)
         return pixels * np.float32(self.white / 255)
 
 
@@ -116,15 +134,15 @@ def read(path: Path, shape: Shape) -> Preparation:
         raise UserError(f"{path} must be as a finished run leaves it, got: {error}") from error
 
 
-def _array(path: Path, shape: Shape) -> NDArray[np.generic]:
+def _array(file: Path | io.BytesIO, name: object, shape: Shape) -> NDArray[np.generic]:
     try:
-        array: NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{path} must be one array of numbers, got: {error}") from error
+        array: NDArray[np.generic] = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:
+        raise UserError(f"{name} must be one array of numbers, got: {error}") from error
     if array.ndim == 2:
         array = array[..., None]
     if array.shape != shape or array.dtype.kind not in "uif" or not np.isfinite(array).all():
         raise UserError(
-            f"{path} must hold finite numbers of shape {shape}, got {array.dtype} {array.shape}"
+            f"{name} must hold finite numbers of shape {shape}, got {array.dtype} {array.shape}"
         )
     return array

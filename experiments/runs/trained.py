@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -67,10 +68,20 @@ class TrainedNetwork:
         if framework != "tensorflow":  # where each call says whether it trains
             self.net.eval()
 
-    def anytime(self, images: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
-        """Logits (B, num_classes), one exit at a time."""
-        for logits in self.net.anytime(self._native(images)):
-            yield logits.numpy() if hasattr(logits, "numpy") else np.asarray(logits)
+    def anytime(self, images: NDArray[np.float32]) -> Generator[NDArray[Any], Any, None]:
+        """Logits (B, num_classes), one exit at a time.
+
+        `send(positions)` goes on with these samples of the current batch and returns their next
+        logits.
+        """
+        kept = None
+        with closing(self.net.anytime(self._native(images))) as answers:
+            while True:
+                try:
+                    logits = answers.send(kept)
+                except StopIteration:
+                    return
+                kept = yield logits.numpy() if hasattr(logits, "numpy") else np.asarray(logits)
 
 
 @dataclass(frozen=True, kw_only=True)

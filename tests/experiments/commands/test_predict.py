@@ -22,6 +22,7 @@ from loss_balance.experiments.commands.predict import seconds
 from loss_balance.experiments.data.preparation import Preparation, preparation_for, read
 from loss_balance.experiments.data.sources import Source, load
 from loss_balance.experiments.errors import UserError
+from loss_balance.experiments.runs.trained import read as read_run
 from loss_balance.experiments.training.learners.torch import TorchLearner
 from loss_balance.experiments.training.loop import Run, train
 from loss_balance.experiments.training.recipes import Recipe
@@ -105,6 +106,18 @@ def test_without_a_deadline_the_answer_is_that_of_the_best_exit(run, predict):
     assert right or f"(wrong: it is {TEST.y_test[17]})" in printed
     assert "no deadline" in printed
     assert "late" not in printed
+
+
+def test_samples_may_leave_a_trained_network_one_by_one(run):
+    network = read_run(run).network
+    images = np.random.default_rng(0).standard_normal((4, *SPEC.input_shape), np.float32)
+    whole = [np.asarray(logits) for logits in network.anytime(images)]
+    answers = network.anytime(images)
+    assert np.array_equal(next(answers), whole[0])
+    assert np.allclose(answers.send(np.array([3, 1])), whole[1][[3, 1]], atol=1e-5)
+    assert np.allclose(answers.send([1]), whole[2][[1]], atol=1e-5)
+    with pytest.raises(StopIteration):
+        next(answers)
 
 
 def test_a_deadline_that_no_exit_can_keep_gives_the_first_one_and_says_so(predict):
