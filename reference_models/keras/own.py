@@ -255,7 +255,7 @@ class _Cut(MultiExitNet):
     """A network cut after one exit."""
 
     def __init__(self, net: MultiExitNet, exit_index: int) -> None:
-        keras.Model.__init__(self, dtype=net.dtype_policy, autocast=False)
+        keras.Model.__init__(self, name="cut", dtype=net.dtype_policy, autocast=False)
         self.backbone, self.heads = net.backbone, net.heads[exit_index : exit_index + 1]
         if self.heads:  # up to what it reads
             features = net._cut.stages[exit_index + 1].given[0]

@@ -101,7 +101,8 @@ def compiled(
             )
             if coupling.guidance:
                 total += guidance(logits, state, scheme, strength, coupling.temperature)
-            return total, (losses, jax.tree.leaves(nnx.state(net, nnx.BatchStat)), balanced)
+            changed = jax.tree.leaves(nnx.state(net, nnx.Not(nnx.Param)))
+            return total, (losses, changed, balanced)
 
         probe = None if carried.norms is None else jnp.zeros_like(carried.norms)
         (gradients, norms), (losses, statistics, balanced) = jax.grad(
