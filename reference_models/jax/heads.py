@@ -167,6 +167,6 @@ def _by_index(names: tuple[str, ...], heads: dict[Any, Any]) -> dict[int, Any]:
     """The heads by the index of their stage."""
     known: dict[Any, int] = {name: i for i, name in enumerate(names)}
     known |= {i: i for i in range(len(names))}
-    check_known([bool if isinstance(key, bool) else key for key in heads], known, "stages")
+    check_known([str(key) if isinstance(key, bool) else key for key in heads], known, "stages")
     check_order(list(heads), known)
     return {known[key]: head for key, head in heads.items()}

@@ -227,9 +227,9 @@ def linear(inputs):
         (
             [nnx.relu, lambda x: [x, x]],
             [0],
-            r"output must be logits \(B, num_classes\), got a list",
+            r"must be logits \(B, num_classes\), got a list",
         ),
-        ([nnx.relu, Mean(3, 5)], [True], "names of the model's stages, got"),
+        ([nnx.relu, Mean(3, 5)], [True], "names of the model's stages, got 'True'"),
         ([nnx.relu, Mean(3, 5)], [7], "names of the model's stages, got 7; close to it: stage0"),
         ([3, Mean(3, 5)], [0], "stages must be modules or functions, got 3"),
         (nnx.relu, [0], "stages must be a mapping or a sequence"),

@@ -188,9 +188,7 @@ def test_a_nested_model_is_one_layer():
     words = "exits must be layers in the outer graph, got 'deep', which is within 'inner'"
     with pytest.raises(ValueError, match=words):
         with_exits(backbone, ["deep"])
-    with pytest.raises(
-        ValueError, match=r"default head must read maps .*'pool' of shape \(None, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"default head must read .*'pool' of shape \(None, 4\)"):
         with_exits(backbone, ["pool"])
 
 
