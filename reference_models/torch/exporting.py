@@ -95,7 +95,7 @@ class _Chain(nn.Module):
         if self.from_numpy:
             maps = (maps[0].permute(0, 3, 1, 2),)
         for segment in self.segments:
-            *maps, logits = segment(*maps)  # type: ignore[assignment]
+            *maps, logits = segment(*maps)
         return (logits,) if self.alone else (*maps, logits)
 
 
