@@ -52,7 +52,8 @@ class AnytimeNet:
         about: what the folder says of the network: its name, exits, class names.
 
     Raises:
-        ValueError: the folder is no export of ONNX, or not as it was written.
+        ValueError: the folder is no export to ONNX, or not as it was written; threads are no whole
+            number, or a provider is not in this onnxruntime.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class AnytimeNet:
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
         check_count("threads", threads)
+        _check_providers(providers)
         self.folder, self.threads, self.providers = Path(folder), threads, tuple(providers)
         written = layout.read(self.folder)
         if written.format != "onnx":
@@ -186,6 +188,12 @@ class AnytimeNet:
 
 def _again(folder: Path, threads: int, providers: tuple[str, ...]) -> AnytimeNet:
     return AnytimeNet(folder, threads=threads, providers=providers)
+
+
+def _check_providers(providers: Sequence[str]) -> None:
+    known = onnxruntime.get_available_providers()
+    if isinstance(providers, str) or not providers or not set(providers) <= set(known):
+        raise ValueError(f"providers must be some of {', '.join(known)}, got {providers!r}")
 
 
 def _shapes(values: Sequence[Any]) -> dict[str, list[Any] | None]:

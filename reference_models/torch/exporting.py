@@ -74,31 +74,29 @@ def to_torch(
     return _export(Pt2(), net, folder, about, statistics, overwrite=overwrite, tolerance=tolerance)
 
 
-class _FromNumPy(nn.Module):
-    """A segment or an exit that takes images (B, H, W, C)."""
+class _Chain(nn.Module):
+    """Segments one after the other.
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.training = False
+    Args:
+        segments: one, or all up to an exit.
+        from_numpy: whether the images come as (B, H, W, C).
+        alone: whether to give the last logits alone.
+    """
 
-    def forward(self, *images: Tensor) -> Any:
-        return self.module(images[0].permute(0, 3, 1, 2))
-
-
-class _Exit(nn.Module):
-    """From images to one exit's logits, without the heads before it."""
-
-    def __init__(self, segments: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, segments: Sequence[nn.Module], *, from_numpy: bool = False, alone: bool = False
+    ) -> None:
         super().__init__()
         self.segments = nn.ModuleList(segments)
+        self.from_numpy, self.alone = from_numpy, alone
         self.training = False
 
-    def forward(self, *images: Tensor) -> tuple[Tensor]:
-        maps: Sequence[Tensor] = images
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        if self.from_numpy:
+            maps = (maps[0].permute(0, 3, 1, 2),)
         for segment in self.segments:
             *maps, logits = segment(*maps)
-        return (logits,)
+        return (logits,) if self.alone else (*maps, logits)
 
 
 @torch.no_grad()
@@ -120,17 +118,24 @@ def _export(
         for count in (writing.TRACED, writing.CHECKED)
     )
     expected = [logits.numpy() for logits in net(torch.from_numpy(_channels_first(images)))]
-    if layout.FORMATS[form.name] == "NHWC":
-        segments = [_FromNumPy(segments[0]), *segments[1:]]
-    else:
+    from_numpy = layout.FORMATS[form.name] == "NHWC"
+    if not from_numpy:
         given, images = _channels_first(given), _channels_first(images)
     start = torch.from_numpy(given)
     with writing.new_folder(folder, statistics, overwrite=overwrite) as new:
-        handed, programs = _trace(segments, start)
+        each = [
+            _Chain([segment], from_numpy=from_numpy and k == 0)
+            for k, segment in enumerate(segments)
+        ]
+        handed, programs = _trace(each, start)
         records = layout.segments_of(handed, form.ending)
         pairs = zip(records, programs, strict=True)
         runs = [form.save_segment(new, record, program) for record, program in pairs]
-        exits = form.save_exits(new, records, lambda k: _program(_Exit(segments[: k + 1]), [start]))
+        wholes = [
+            _Chain(segments[: k + 1], from_numpy=from_numpy, alone=True)
+            for k in range(len(segments))
+        ]
+        exits = form.save_exits(new, records, lambda k: _program(wholes[k], [start]))
         files = tuple(f"exit{k}{form.ending}" for k in range(len(segments)))
         layout.Folder(form.name, about, files, records).write(new)
         alone = [partial(_first, run) for run in exits]
@@ -168,8 +173,8 @@ def _first(run: Run, images: Array) -> Array:
 
 def _check_plain(net: Any) -> None:
     for name, tensor in (*net.named_parameters(), *net.named_buffers()):
-        plain = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.int64)
-        if not plain:
+        other = tensor.is_floating_point() and tensor.dtype != torch.float32
+        if other or tensor.device.type != "cpu":
             raise ValueError(
                 f"a network to export must be in float32 on the CPU, got {name} in {tensor.dtype} "
                 f"on {tensor.device}"

@@ -159,6 +159,12 @@ def test_threads_are_a_whole_number(folders, threads):
         AnytimeNet(folders / RESIDUAL.name, threads=threads)
 
 
+@pytest.mark.parametrize("providers", [(), ["Abacus"], "CPUExecutionProvider"], ids=repr)
+def test_providers_are_those_of_this_onnxruntime(folders, providers):
+    with pytest.raises(ValueError, match=r"providers must be some of .*CPU.*, got "):
+        AnytimeNet(folders / RESIDUAL.name, providers=providers)
+
+
 def test_more_threads_give_the_same(folders, net):
     images = images_for(RESIDUAL, 3)
     both = zip(AnytimeNet(folders / RESIDUAL.name, threads=2)(images), net(images), strict=True)

@@ -26,6 +26,7 @@ for needed in ("onnx", "onnxscript", "onnxruntime"):
 import onnx
 import onnxruntime
 
+from loss_balance.reference_models.exports import About, Exit
 from loss_balance.reference_models.exports import about as layout
 from loss_balance.reference_models.torch import AnytimeNet, native
 from loss_balance.reference_models.torch.exporting import to_onnx, to_torch
@@ -121,6 +122,54 @@ def test_programs_of_torch_export_equal_the_network(spec, tmp_path):
         images = images_for(spec, count)
         first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         check_folder(tmp_path / "made", spec, first, logits(net, images), run)
+
+
+class Own(torch.nn.Module):
+    """A network of someone's own: its segments have arguments by name and hand on two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(2, 4, 3), torch.nn.Linear(4, 5)
+        self.register_buffer("mask", torch.tensor([True, False, True, True]))
+
+    def segments(self):
+        return [OwnFirst(self).eval(), OwnSecond(self).eval()]
+
+    def forward(self, x):
+        first, second = self.segments()
+        *maps, logits = first(x)
+        return [logits, *second(*maps)]
+
+
+class OwnFirst(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.conv, self.mask = net.first, net.mask
+
+    def forward(self, images):
+        x = self.conv(images).relu()
+        pooled = x.mean(dim=(2, 3)) * self.mask
+        return x, pooled, pooled[:, :3]
+
+
+class OwnSecond(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.linear = net.second
+
+    def forward(self, x, pooled):
+        return (self.linear(x.amax(dim=(2, 3)) + pooled)[:, :3],)
+
+
+@pytest.mark.parametrize("write", [to_onnx, to_torch])
+def test_a_network_of_ones_own_is_exported_by_its_segments(write, tmp_path):
+    exits = (Exit("first"), Exit("second", test_error=0.5))
+    about = About("own", (6, 8, 2), 3, exits)
+    written = write(Own().eval(), tmp_path / "made", about)
+    assert written.difference <= 1e-5
+    found = layout.read(tmp_path / "made")
+    assert found.about == about
+    assert [len(segment.outputs) for segment in found.segments] == [3, 1]
 
 
 @pytest.mark.parametrize("write", [to_onnx, to_torch])
