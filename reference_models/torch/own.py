@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from loss_balance.reference_models.counting.torch import multiply_adds
 from loss_balance.reference_models.description.exits import (
     OUTPUT,
     check_head,
@@ -30,6 +30,7 @@ from loss_balance.reference_models.torch.net import (
     samples,
     whole,
 )
+from loss_balance.reference_models.torch.segments import OwnSegment
 from loss_balance.reference_models.torch.stages import ROOT, Stage, joined, split
 
 
@@ -138,13 +139,13 @@ class MultiExitNet(nn.Module):
                 chosen = torch.from_numpy(positions(on_host(kept), len(logits))).to(x.device)
                 tensors = [samples(tensor, chosen) for tensor in tensors]
 
-    def segments(self) -> list[Segment]:
+    def segments(self) -> list[OwnSegment]:
         """What is computed up to each exit from the one before it, as modules.
 
         Each takes the tensors that the one before handed on, the first one images (B, C, H, W), as
         positional arguments, and returns (*tensors handed on, logits), the last one (logits,).
         """
-        return [Segment(self, stage, head) for stage, head in self._stretches()]
+        return [OwnSegment(self, stage, head) for stage, head in self._stretches()]
 
     def _stretches(self) -> Iterator[tuple[Stage, nn.Module | None]]:
         stages = self._stages[self.training]
@@ -179,22 +180,24 @@ class MultiExitNet(nn.Module):
         return [known[name] for name in names if name in known]
 
     def costs(self) -> tuple[ExitCost, ...]:
-        """What each exit takes, all earlier heads included, as PyTorch's FlopCounterMode counts.
+        """What each exit takes, all earlier heads included, as of the reference networks.
 
-        Multiply-adds of convolutions, matrix products and attention per image, half its flops.
+        Multiply-adds per image of convolutions and matrix products alone, as PyTorch counts them in
+        evaluation mode; parameters that were trainable when this was first asked, each once.
         """
         if self._costs is None:
             self._costs = tuple(self._measured())
         return self._costs
 
     def _measured(self) -> Iterator[ExitCost]:
-        counted: dict[int, int] = {}
-        with _evaluating(self), FlopCounterMode(display=False) as counter:
-            tensors: tuple[Tensor, ...] = (self._image(),)
+        total, seen = 0, dict[int, int]()
+        with _evaluating(self):
+            tensors: Sequence[Tensor] = (self._image(),)
             for segment in self.segments():
+                total += multiply_adds(segment, *tensors)
                 *tensors, _ = segment(*tensors)
-                counted |= {id(p): p.numel() for p in segment.parameters_used() if p.requires_grad}
-                yield ExitCost(counter.get_total_flops() // 2, sum(counted.values()))
+                seen |= {id(p): p.numel() for p in segment.parameters_used() if p.requires_grad}
+                yield ExitCost(total, sum(seen.values()))
 
     def _image(self) -> Tensor:
         height, width, channels = self.input_shape
@@ -233,32 +236,6 @@ class MultiExitNet(nn.Module):
         for name, tensor in own.items():
             given = torch.from_numpy(np.array(weights[name]))
             tensor.copy_(placed_as(tensor, given.to(tensor.dtype)))
-
-
-class Segment(nn.Module):
-    """One stretch of a network with exits and the head at its end, sharing their modules."""
-
-    def __init__(self, net: MultiExitNet, stage: Stage, head: nn.Module | None) -> None:
-        super().__init__()
-        self.backbone, self.head, self.stage = net.backbone, head, stage
-        self.training = net.training
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """(*what is handed on, logits); of the last one the logits alone."""
-        reached = self.stage(self, *tensors)
-        return reached if self.head is None else (*reached, self.head(reached[0]))
-
-    def parameters_used(self) -> Iterator[nn.Parameter]:
-        """Those of this stretch and its head."""
-        for name in self.stage.uses:
-            *path, last = name.split(".")
-            found = getattr(self.backbone.get_submodule(".".join(path)), last)
-            if isinstance(found, nn.Module):
-                yield from found.parameters()
-            elif isinstance(found, nn.Parameter):
-                yield found
-        if self.head is not None:
-            yield from self.head.parameters()
 
 
 def _split_in_modes(model: nn.Module, names: Sequence[str]) -> dict[bool, tuple[Stage, ...]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+
+from loss_balance.reference_models.torch.stages import Stage
 
 
 class Segment(nn.Module):
@@ -35,3 +37,29 @@ class Segment(nn.Module):
         found = tuple(features) if isinstance(features, list) else (features,)
         logits = self.head(found[-1])
         return (logits,) if self.last else (*found, logits)
+
+
+class OwnSegment(nn.Module):
+    """One stretch of a network with exits and the head at its end, sharing their modules."""
+
+    def __init__(self, net: Any, stage: Stage, head: nn.Module | None) -> None:
+        super().__init__()
+        self.backbone, self.head, self.stage = net.backbone, head, stage
+        self.training = net.training
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """(*what is handed on, logits); of the last one the logits alone."""
+        reached = self.stage(self, *tensors)
+        return reached if self.head is None else (*reached, self.head(reached[0]))
+
+    def parameters_used(self) -> Iterator[nn.Parameter]:
+        """Those of this stretch and its head."""
+        for name in self.stage.uses:
+            *path, last = name.split(".")
+            found = getattr(self.backbone.get_submodule(".".join(path)), last)
+            if isinstance(found, nn.Module):
+                yield from found.parameters()
+            elif isinstance(found, nn.Parameter):
+                yield found
+        if self.head is not None:
+            yield from self.head.parameters()
