@@ -60,6 +60,15 @@ def test_several_devices_end_in_the_numbers_of_one(one, launcher, more, tmp_path
         assert result_of(tmp_path / "run")[name] == pytest.approx(values, rel=1e-3)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_network_of_ones_own_ends_in_the_numbers_of_one_device(strategy, tmp_path):
+    own = (*STEPS, "--network", "support.networks.own_torch:small", "--scheme", "guided")
+    for name, more in (("one", ()), ("two", ("--devices", "2", "--strategy", strategy))):
+        done = command(*own, *more, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    assert 0 < apart(tmp_path / "one", tmp_path / "two") < ROUNDING
+
+
 def test_local_batch_norm_is_another_run(one, tmp_path):
     local = (*STEPS, "--devices", "2", "--batch-norm", "local", "--out", tmp_path / "run")
     assert command(*local).returncode == 0
