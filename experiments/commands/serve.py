@@ -24,6 +24,8 @@ import uvicorn
 
 from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.data.preparation import Preparation
+from loss_balance.experiments.runs.deployment import exported
+from loss_balance.experiments.runs.deployment.exported import Exported
 from loss_balance.experiments.runs.trained import Trained, read
 from loss_balance.experiments.serving.app import MAX_BODY, application
 from loss_balance.experiments.serving.metrics import Metrics
@@ -41,7 +43,10 @@ CONNECTIONS = 1000  # beyond, uvicorn answers 503 itself
 
 @opts.shows(as_json=False)
 def serve(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a finished run, or of its export to onnx."),
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")
     ] = "127.0.0.1",
@@ -63,10 +68,10 @@ def serve(
 
     Until Ctrl-C or SIGTERM; what was taken by then is still answered.
     """
-    trained = read(run)
+    trained = exported.read(run) if exported.is_one(run) else read(run)
     with _listening(host, port) as listener:
         scheduler, metrics = _scheduler(trained, max_batch, queue, threads)
-        image = noise(trained.spec.input_shape, 1)
+        image = noise(trained.input_shape, 1)
         service = Service(scheduler, warm_up=lambda: list(scheduler.network.anytime(image)))
         app = application(service, _served(trained), metrics, max_body=max_body)
         config = uvicorn.Config(
@@ -79,7 +84,7 @@ def serve(
         )
         name, number = listener.getsockname()[:2]
         shown = f"[{name}]" if ":" in name else name
-        console.say(f"{trained.spec.name} answers at http://{shown}:{number}, Ctrl-C ends it")
+        console.say(f"{trained.name} answers at http://{shown}:{number}, Ctrl-C ends it")
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:  # the signal that ended it, passed on once all was answered
@@ -106,7 +111,9 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _scheduler(run: Trained, max_batch: int, queue: int, threads: int) -> tuple[Scheduler, Metrics]:
+def _scheduler(
+    run: Trained | Exported, max_batch: int, queue: int, threads: int
+) -> tuple[Scheduler, Metrics]:
     """Both know the network's times, which are measured here."""
     network: Network = run.network
     if threads > 1:
@@ -114,9 +121,9 @@ def _scheduler(run: Trained, max_batch: int, queue: int, threads: int) -> tuple[
     if run.framework == "jax":
         network = padded = Padded(network, batch_sizes(max_batch))
         with console.working("the network is compiled"):
-            padded.warm_up(noise(run.spec.input_shape, max_batch))
+            padded.warm_up(noise(run.input_shape, max_batch))
     with console.working("the network's exits are timed"):
-        times = measured(network, run.spec.input_shape, max_batch)
+        times = measured(network, run.input_shape, max_batch)
     metrics = Metrics(times.exits, times.most)
     errors = run.validation_error
     scheduler = Scheduler(network, times, queue=queue, errors=errors, observe=metrics.computed)
@@ -126,20 +133,20 @@ def _scheduler(run: Trained, max_batch: int, queue: int, threads: int) -> tuple[
 
 def _use_threads(framework: str, threads: int) -> None:
     if framework != "torch":
-        raise UserError(f"--threads must be 1 for a run that was trained in {framework}")
+        raise UserError(f"--threads must be 1 for a network in {framework}")
     import torch
 
     torch.set_num_threads(threads)
 
 
-def _served(run: Trained) -> Served:
+def _served(run: Trained | Exported) -> Served:
     """What is told of the network; an image has been prepared by then, so that none waits."""
-    shape = run.spec.input_shape
+    shape = run.input_shape
     prepare = partial(run.preparation.decode, shape=shape)
     _warm_up(run.preparation, shape)
     return Served(
-        name=run.spec.name,
-        exits=len(run.spec.exits),
+        name=run.name,
+        exits=run.num_exits,
         input_shape=shape,
         class_names=run.preparation.class_names,
         prepare=prepare,

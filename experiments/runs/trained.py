@@ -123,6 +123,11 @@ class Trained:
         return self.engine.framework
 
     @property
+    def name(self) -> str:
+        """What the network is called."""
+        return self.spec.name
+
+    @property
     def input_shape(self) -> Shape:
         """(height, width, channels) of an image."""
         return self.spec.input_shape

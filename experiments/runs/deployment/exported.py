@@ -26,6 +26,13 @@ class Exported:
     folder: Path
     network: AnytimeNet
 
+    framework = "onnxruntime"
+
+    @property
+    def name(self) -> str:
+        """What the network is called."""
+        return self.network.about.name
+
     @property
     def input_shape(self) -> Shape:
         """(height, width, channels) of an image."""

@@ -80,6 +80,23 @@ def test_it_answers_as_the_network_does_and_ends_when_it_is_told_to(run, ends_by
         assert "<!doctype html>" in ask(f"{address}/")[1]
 
 
+def test_an_export_is_served_as_its_run_is(run, tmp_path):
+    pytest.importorskip("onnxscript")
+    assert call("export", run, "--to", "onnx", "--output", tmp_path / "export")[0] == 0
+    pixels = np.random.default_rng(0).uniform(0, 16, (8, 8)).astype(np.float32)
+    body = io.BytesIO()
+    np.save(body, pixels)
+    found = []
+    for folder in (run, tmp_path / "export"):
+        with service(folder) as address:
+            found.append(json.loads(ask(f"{address}/predict", body.getvalue())[1]))
+    first, second = found
+    assert (second["class"], second["exit"]) == (first["class"], first["exit"])
+    assert second["probability"] == pytest.approx(first["probability"], rel=1e-4)
+    message = "--threads must be 1 for a network in onnxruntime"
+    assert message in one_line(*call("serve", tmp_path / "export", "--port", "0", "--threads", "2"))
+
+
 def test_what_is_being_answered_when_it_is_told_to_end_is_answered(run):
     content = io.BytesIO()
     np.save(content, np.zeros((8, 8), np.float32))
