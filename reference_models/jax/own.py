@@ -161,7 +161,8 @@ class MultiExitNet(nnx.Module):
         Each takes the arrays that the one before handed on, the first one images (B, H, W, C), as
         positional arguments, and returns (*arrays handed on, logits), the last one (logits,).
         """
-        features: Any = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+        image = (1, *self.input_shape)
+        features: Any = jax.ShapeDtypeStruct(image, jnp.float32)  # type: ignore[no-untyped-call]
         found: list[Callable[..., tuple[Array, ...]]] = []
         for segment in self._segments():
             found.append(Unpacked(segment, isinstance(features, (list, tuple))))
