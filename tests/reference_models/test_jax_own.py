@@ -328,3 +328,14 @@ def test_a_network_taken_apart_and_put_together_predicts_the_same():
     assert other.names == net.names
     for found, wanted in zip(other.anytime(images), net.anytime(images), strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_its_export_equals_it(tmp_path):
+    """Each file is compared with the network before the folder is there."""
+    pytest.importorskip("flatbuffers")
+    from loss_balance.reference_models.jax.exporting import to_jax
+
+    net = with_exits(stages(), EXITS, input_shape=INPUT_SHAPE)
+    written = to_jax(net, tmp_path / "export", platforms=["cpu"])
+    assert written.difference <= 1e-5
+    assert len(list((tmp_path / "export").glob("*.jax"))) == 6

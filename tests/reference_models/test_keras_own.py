@@ -391,3 +391,17 @@ def test_exits_on_a_network_of_keras_applications():
     heads = [channels * 10 + 10 + 2 * channels for channels in (24, 48)]
     backbones = sum(math.prod(variable.shape) for variable in backbone.trainable_variables)
     assert last.parameters == backbones + sum(heads)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's format")
+@pytest.mark.parametrize(
+    ("backbone", "exits"), [(small_backbone, EXITS), (residual_backbone, ["inner", "block"])]
+)
+def test_its_export_equals_it(tmp_path, backbone, exits):
+    """Each file is compared with the network before the folder is there."""
+    from loss_balance.reference_models.keras.exporting import to_savedmodel
+
+    net = with_exits(backbone(), exits)
+    written = to_savedmodel(net, tmp_path / "export")
+    assert written.difference <= 1e-5
+    assert (tmp_path / "export" / "saved_model.pb").is_file()

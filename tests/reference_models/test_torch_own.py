@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 from loss_balance import AdaLoss, Static, anytime
 from loss_balance.backends.torch import Balancer
 from loss_balance.reference_models.torch import with_exits
+from loss_balance.reference_models.torch.exporting import to_onnx, to_torch
 
 SIDE = 64
 FOREIGN = {
@@ -350,3 +351,22 @@ class Pair(Small):
 def test_what_does_not_fit_is_refused_in_one_line(model, exits, message):
     with pytest.raises(ValueError, match=message):
         with_exits(model(), exits, input_shape=(8, 8, 3))
+
+
+def test_its_exports_equal_it_and_answer_without_a_framework(tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from loss_balance.reference_models.onnx import AnytimeNet
+
+    torch.manual_seed(0)
+    net = with_exits(Backbone().eval(), EXITS, input_shape=INPUT_SHAPE)
+    assert to_torch(net, tmp_path / "torch").difference <= 1e-5
+    assert to_onnx(net, tmp_path / "onnx").difference <= 1e-5
+    found = AnytimeNet(tmp_path / "onnx")
+    assert [exit_.name for exit_ in found.about.exits] == [*EXITS, "output"]
+    assert found.costs() == net.costs()
+    images = np.random.default_rng(0).normal(size=(3, *INPUT_SHAPE)).astype(np.float32)
+    answers = found.anytime(images)
+    next(answers)
+    expected = net(torch.from_numpy(images).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(answers.send([2]), expected[1][[2]].detach(), rtol=1e-4, atol=1e-5)
