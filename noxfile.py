@@ -14,7 +14,7 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "keras", "distributed", "verify"]
+nox.options.sessions = ["lint", "types", "tests", "backbones", "keras", "distributed", "verify"]
 nox.options.error_on_missing_interpreters = False
 
 EXTRAS = {
@@ -38,8 +38,13 @@ TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbu
     "jax": ["orbax-checkpoint", "flatbuffers"],
     "torch": [*LOOPS, "tensorboard", "onnx", "onnxscript", "onnxruntime", CLIENT],
 }
-# Backbones of others, without the PyTorch that they ask for: they work on ours.
+# Backbones of others, without the PyTorch that they ask for: their networks work on ours.
 FOREIGN = ["timm", "torchvision"]
+FOREIGN_TESTS = [
+    "tests/reference_models/test_torch_own.py",
+    "tests/reference_models/test_timm_weights.py",
+    "tests/docs/test_pages.py",
+]
 # [all] with the TensorFlow that CPUs need.
 ALL = "[torch,tensorflow-cpu,jax,experiments,dask,export,serve]"
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
@@ -103,12 +108,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, framework: str) -> None:
     """Pytest with one framework; arguments after -- go to pytest."""
     install(session, EXTRAS[framework], *TESTING, "setuptools", *TOOLS.get(framework, []))
-    if framework == "torch":
-        session.install("--no-deps", "-c", "constraints.txt", *FOREIGN)
     loops = ",".join(LOOPS) if framework == "torch" else ""
     needed = {"LOSS_BALANCE_REQUIRE": NEEDED[framework], "LOSS_BALANCE_LOOPS": loops}
-    if framework == "torch":
-        needed["LOSS_BALANCE_FOREIGN"] = "required"
     profile = "default" if framework == "numpy" else "frameworks"
     env = {**needed, **QUIET, "HYPOTHESIS_PROFILE": profile}
     # What has no framework is tested twice: bare, and with all that the experiments need.
@@ -118,6 +119,18 @@ def tests(session: nox.Session, framework: str) -> None:
         ignored += [f"--ignore-glob=tests/experiments/**/test_{name}.py" for name in COMMANDS]
         ignored += ["--ignore-glob=tests/benchmarks/test_[!p]*.py"]  # but of performance
     session.run(*PYTEST, APART, *ignored, *session.posargs, env=env)
+
+
+@nox.session
+def backbones(session: nox.Session) -> None:
+    """Exits and weights on timm's and torchvision's networks, and the README's example.
+
+    Apart: beside another PyTorch than its own torchvision breaks what tries to import it.
+    """
+    install(session, "[torch,export]", *TESTING, "huggingface_hub", "pyyaml", "safetensors")
+    session.install("--no-deps", "-c", "constraints.txt", *FOREIGN)
+    env = {"LOSS_BALANCE_REQUIRE": "torch,onnxscript", "LOSS_BALANCE_FOREIGN": "required"}
+    session.run(*PYTEST, *FOREIGN_TESTS, *session.posargs, env=env)
 
 
 @nox.session

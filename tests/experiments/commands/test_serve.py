@@ -22,6 +22,7 @@ for needed in ("sklearn", "typer", "torch", "starlette", "uvicorn", "prometheus_
     pytest.importorskip(needed)
 pytest.importorskip("python_multipart")
 from support.experiments.command_line import call, one_line, train
+from support.experiments.command_process import hearing_ctrl_c
 
 from loss_balance.experiments.runs.trained import read
 
@@ -38,9 +39,10 @@ def run(tmp_path_factory):
 def service(run, *options, ends_by=signal.SIGTERM):
     """The address of a service; at the end it is told to end, and must do so in peace."""
     command = [sys.executable, "-m", "loss_balance", "serve", str(run), "--port", "0", "--quiet"]
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with hearing_ctrl_c():
+        process = subprocess.Popen([*command, *options], **pipes, text=True)
+    with process:
         try:
             said = process.stdout.readline()
             yield re.search(r"answers at (http://127\.0\.0\.1:\d+), ", said)[1]
