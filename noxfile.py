@@ -127,7 +127,8 @@ def backbones(session: nox.Session) -> None:
 
     Apart: beside another PyTorch than its own torchvision breaks what tries to import it.
     """
-    install(session, "[torch,export]", *TESTING, "huggingface_hub", "pyyaml", "safetensors")
+    needed = ["huggingface_hub", "pillow", "pyyaml", "safetensors"]  # by these two
+    install(session, "[torch,export]", *TESTING, *needed)
     session.install("--no-deps", "-c", "constraints.txt", *FOREIGN)
     env = {"LOSS_BALANCE_REQUIRE": "torch,onnxscript", "LOSS_BALANCE_FOREIGN": "required"}
     session.run(*PYTEST, *FOREIGN_TESTS, *session.posargs, env=env)
