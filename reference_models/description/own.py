@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loss_balance.checks import check_range
 from loss_balance.reference_models.description.layers import Shape
-from loss_balance.reference_models.description.spec import AnytimeSpec, ExitCost
+from loss_balance.reference_models.description.spec import AnytimeSpec, ExitCost, latest_within
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -61,9 +59,7 @@ class OwnSpec:
 
     def latest_exit(self, fraction: float) -> int:
         """As of an `AnytimeSpec`."""
-        check_range("fraction", fraction, 0.0)
-        costs = [cost.multiply_adds for cost in self.exit_costs]
-        return max(bisect_right(costs, fraction * costs[-1]) - 1, 0)
+        return latest_within(self.exit_costs, fraction)
 
     def single_exit(self, exit_index: int) -> OwnSpec:
         """The network cut after one exit, with that head alone; IndexError if there is none."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -158,9 +159,7 @@ class AnytimeSpec:
         Raises:
             ValueError: `fraction` is not a finite number of at least 0.
         """
-        check_range("fraction", fraction, 0.0)
-        costs = [cost.multiply_adds for cost in self.costs()]
-        return max(bisect_right(costs, fraction * costs[-1]) - 1, 0)
+        return latest_within(self.costs(), fraction)
 
     def single_exit(self, exit_index: int) -> AnytimeSpec:
         """The network cut after one exit, with that head alone: the paper's OPT (Section 3).
@@ -184,6 +183,13 @@ class AnytimeSpec:
             exits=(unit,),
             heads=(self.heads[exit_index],),
         )
+
+
+def latest_within(costs: Sequence[ExitCost], fraction: float) -> int:
+    """`AnytimeSpec.latest_exit`, of exits that cost so much."""
+    check_range("fraction", fraction, 0.0)
+    multiply_adds = [cost.multiply_adds for cost in costs]
+    return max(bisect_right(multiply_adds, fraction * multiply_adds[-1]) - 1, 0)
 
 
 def exits_every(period: int, units: int, first: int = 0) -> tuple[int, ...]:

@@ -73,6 +73,7 @@ class MultiExitNet(nn.Module):
     """
 
     framework = "torch"
+    _only: int | None  # the one exit that is left
 
     def __init__(
         self, model: nn.Module, heads: Mapping[str, Head], input_shape: tuple[int, int, int]
@@ -82,7 +83,8 @@ class MultiExitNet(nn.Module):
         self.backbone = model
         self.names = (*heads, OUTPUT)
         self.input_shape = input_shape
-        self._stages = _split_in_modes(model, self.names[:-1])
+        self._split_at, self._only = self.names[:-1], None
+        self._stages = self._staged()
         self._costs: tuple[ExitCost, ...] | None = None
         self.heads = nn.ModuleList()
         self._make_heads(list(heads.values()))
@@ -160,17 +162,23 @@ class MultiExitNet(nn.Module):
         cut._modules = dict(self._modules)
         cut.names, cut._costs = (self.names[exit_index],), None
         cut.heads = self.heads[exit_index : exit_index + 1]
-        cut._stages = {
-            mode: (joined(stages[: exit_index + 1]),) for mode, stages in self._stages.items()
-        }
+        cut._only = exit_index if self._only is None else self._only
+        cut._stages = cut._staged()
         return cut
+
+    def _staged(self) -> dict[bool, tuple[Stage, ...]]:
+        """The stages in each mode; of a network that was cut, one up to the exit that is left."""
+        found = _split_in_modes(self.backbone, self._split_at)
+        if self._only is None:
+            return found
+        return {mode: (joined(stages[: self._only + 1]),) for mode, stages in found.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_stages"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._stages = _split_in_modes(self.backbone, self.names[:-1])
+        self._stages = self._staged()
 
     @property
     def units(self) -> list[nn.Module]:

@@ -252,6 +252,7 @@ def test_a_network_is_cut_after_one_exit(images):
         (logits,) = cut(images)
         torch.testing.assert_close(logits, net(images)[k])
         torch.testing.assert_close(next(cut.anytime(images)), logits)
+        torch.testing.assert_close(copy.deepcopy(cut)(images), [logits])
     cut = net.single_exit(1)
     assert cut.costs()[0].multiply_adds == net.costs()[1].multiply_adds - 8 * 5
     assert set(cut.dump_weights()) < set(net.dump_weights()) | {"heads.0.4.bias"}
