@@ -170,9 +170,15 @@ _ATTRIBUTES = {
 
 def to_array(tensor: Tensor) -> NDArray[Any]:
     """A copy in the spec's layout (OIHW to HWIO, (out, in) to (in, out)), in float32 or wider."""
-    wide = torch.promote_types(tensor.dtype, torch.float32)  # NumPy has no bfloat16
-    array = whole(tensor).detach().to("cpu", wide).numpy()
+    array = wide(tensor)
     return np.array(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T, order="C")
+
+
+def wide(tensor: Tensor) -> NDArray[Any]:
+    """A tensor on the host in float32 or wider, for NumPy has no bfloat16; perhaps not copied."""
+    dtype = torch.promote_types(tensor.dtype, torch.float32)
+    array: NDArray[Any] = whole(tensor).detach().to("cpu", dtype).numpy()
+    return array
 
 
 def whole(tensor: Tensor) -> Tensor:

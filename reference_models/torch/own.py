@@ -28,7 +28,7 @@ from loss_balance.reference_models.torch.net import (
     on_host,
     placed_as,
     samples,
-    whole,
+    wide,
 )
 from loss_balance.reference_models.torch.segments import OwnSegment
 from loss_balance.reference_models.torch.stages import ROOT, Stage, joined, split
@@ -229,7 +229,7 @@ class MultiExitNet(nn.Module):
 
     def dump_weights(self) -> Weights:
         """Copies of all weights by name, in PyTorch's own layouts, in float32 or wider."""
-        return {name: _array(tensor) for name, tensor in self.named_weights().items()}
+        return {name: np.array(wide(tensor)) for name, tensor in self.named_weights().items()}
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Any]) -> None:
@@ -300,8 +300,3 @@ def _alone(tensors: Sequence[Tensor]) -> Any:
 
 def _listed(tensors: Any) -> Any:
     return tensors if isinstance(tensors, (list, tuple)) else [tensors]
-
-
-def _array(tensor: Tensor) -> Any:
-    wide = torch.promote_types(tensor.dtype, torch.float32)  # NumPy has no bfloat16
-    return np.array(whole(tensor).detach().to("cpu", wide).numpy())
