@@ -86,7 +86,8 @@ def run_together(session: nox.Session, program: str, *arguments: str, **options:
 @nox.session
 def together(session: nox.Session) -> None:
     """Makes one environment with all frameworks, which the sessions that need them all share."""
-    install(session, ALL, "mypy", *TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools")
+    tools = ("mypy", "basedpyright")  # pyright, as one wheel with the Node.js that it needs
+    install(session, ALL, *tools, *TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools")
 
 
 @nox.session
@@ -99,8 +100,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=False, requires=["together"])
 def types(session: nox.Session) -> None:
-    """Mypy on the installed wheel, as users have it."""
+    """Mypy on the installed wheel, as users have it, and whether every public name has a type."""
     run_together(session, "mypy", "-p", "loss_balance")
+    run_together(session, "basedpyright", "--verifytypes", "loss_balance", "--ignoreexternal")
 
 
 @nox.session

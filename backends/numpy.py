@@ -65,14 +65,16 @@ class Balancer(StatefulBalancer):
         dtype: DTypeLike = np.float64,
         equilibrium: bool = False,
     ) -> None:
-        self.scheme = as_scheme(scheme)
-        self.names = check_names(names, self.scheme.num_losses)
-        self.priorities = check_priorities(priorities, self.scheme.num_losses)
-        self.dtype = np.dtype(dtype)
+        self.scheme: Scheme = as_scheme(scheme)
+        self.names: tuple[str, ...] | None = check_names(names, self.scheme.num_losses)
+        self.priorities: tuple[float, ...] | None = check_priorities(
+            priorities, self.scheme.num_losses
+        )
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"the state's dtype must be float32 or float64, got {self.dtype}")
         self.training = True
-        self.equilibrium = bool(equilibrium)
+        self.equilibrium: bool = bool(equilibrium)
         self.begin_clock(accumulate)
         self.state: AnyState = self.scheme.init(np, self.dtype)
 

@@ -56,15 +56,15 @@ def _command(name: str | None) -> Any:
     return typer.main.get_command(alone)
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Balance the losses of anytime networks, and measure what it buys.",
 )
-for name, summary in COMMANDS.items():
-    app.command(name, help=summary)(lambda: None)
+for _name, _summary in COMMANDS.items():
+    app.command(_name, help=_summary)(lambda: None)
 
 
 def main() -> None:

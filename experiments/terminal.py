@@ -23,10 +23,12 @@ class Terminal(Console):
         json: whether what is found is wanted as JSON; then all else goes to stderr.
     """
 
+    stderr: bool
+
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
-        self.progress = True
-        self.json = False
+        self.progress: bool = True
+        self.json: bool = False
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -67,8 +69,8 @@ class Terminal(Console):
             self.progress, self.json, self.stderr = before
 
 
-console = Terminal()
-complaints = Terminal(stderr=True)
+console: Terminal = Terminal()
+complaints: Terminal = Terminal(stderr=True)
 
 
 def accept_any_name() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-NEEDED = {  # extra: (what it is called, its modules, how to install it)
+NEEDED: dict[
+    str, tuple[str, tuple[str, ...], str]
+] = {  # extra: (what it is called, its modules, how to install it)
     "torch": ("PyTorch", ("torch",), "pip install 'loss-balance[torch]'"),
     "jax": ("JAX and Flax", ("jax", "flax"), "pip install 'loss-balance[jax]'"),
     "tensorflow": (

@@ -65,11 +65,13 @@ class AnytimeNet:
     ) -> None:
         check_count("threads", threads)
         _check_providers(providers)
-        self.folder, self.threads, self.providers = Path(folder), threads, tuple(providers)
+        self.folder: Path = Path(folder)
+        self.threads: int = threads
+        self.providers: tuple[str, ...] = tuple(providers)
         written = layout.read(self.folder)
         if written.format != "onnx":
             raise ValueError(f"{folder} must be an export to onnx, got one to {written.format}")
-        self.about = written.about
+        self.about: layout.About = written.about
         self._segments = [self._opened(segment) for segment in written.segments]
         self._check_chain(written.segments)
 

@@ -79,12 +79,15 @@ class Balancer(StatefulBalancer, nnx.Module):
         equilibrium: bool = False,
         pull: float = 1.0,
     ) -> None:
-        self.scheme = as_scheme(scheme)
-        self.names = check_names(names, self.scheme.num_losses)
-        self.priorities = check_priorities(priorities, self.scheme.num_losses)
+        self.scheme: Scheme = as_scheme(scheme)
+        self.names: tuple[str, ...] | None = check_names(names, self.scheme.num_losses)
+        self.priorities: tuple[float, ...] | None = check_priorities(
+            priorities, self.scheme.num_losses
+        )
         self.axis_name = axis_name
-        self.equilibrium, self.pull = bool(equilibrium), check_pull(pull)
-        self.use_running_average = False  # the name that eval() and train() set, as in BatchNorm
+        self.equilibrium: bool = bool(equilibrium)
+        self.pull: float = check_pull(pull)
+        self.use_running_average: bool = False  # what eval() and train() set, as in BatchNorm
         for name, value in functions.init(self.scheme, dtype)._asdict().items():
             setattr(self, name, BalanceState(value))
         self.identity = BalanceState(jnp.asarray(self._whose()))

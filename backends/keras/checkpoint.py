@@ -22,8 +22,10 @@ class Checkpointed:
 
     def __init__(self, layer: Any) -> None:
         fields = [*layer.scheme.state_type()._fields, "calls"]
-        self.fields = {f"state_{field}": _Field(layer, field) for field in fields}
-        self.children = {"identity": _Identity(layer, self), **self.fields}
+        self.fields: dict[str, _Field] = {
+            f"state_{field}": _Field(layer, field) for field in fields
+        }
+        self.children: dict[str, Any] = {"identity": _Identity(layer, self), **self.fields}
 
 
 class _Identity(tf.train.experimental.PythonState):

@@ -90,7 +90,7 @@ class BranchingLayer(StateLayer):
 
 
 @keras.saving.register_keras_serializable(package="loss_balance")
-class Fork(keras.layers.Layer):
+class Fork(keras.Layer):
     """`balancer.fork(features, index)` in a functional model."""
 
     def __init__(self, balancer: BranchingLayer, index: int, **options: Any) -> None:

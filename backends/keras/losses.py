@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import keras
 from keras import ops
-from keras.src.trainers.compile_utils import CompileLoss  # how compile() itself reads losses
 
 from loss_balance.backends.keras.ops import cast
+from loss_balance.backends.keras_bases import CompileLoss
 
 Path = tuple[str | int, ...]  # the keys and indices that lead to an output
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from loss_balance.backends.keras.ops import cast
+from loss_balance.backends.keras_bases import Metric
 
 
-class BalanceMetric(keras.metrics.Metric):
+class BalanceMetric(Metric):
     """`loss_sum`, the mean of the unweighted sum of the losses, and beside it the mean weights.
 
     In one variable, for each costs a step as much as an operator. The weights are not in the
@@ -25,7 +25,7 @@ class BalanceMetric(keras.metrics.Metric):
         super().__init__(name="loss_sum", dtype="float32")
         self.num_losses = num_losses
         # The weights; the losses, times their samples; how many steps and how many samples.
-        self.totals = self.add_variable((2 * num_losses + 2,), "zeros", name="totals")
+        self.totals: Any = self.add_variable((2 * num_losses + 2,), "zeros", name="totals")
 
     def update_state(self, losses: Any, samples: Any, weights: Any) -> None:
         """One step; the losses and the weights of shape (num_losses,), and how many samples."""

@@ -11,13 +11,14 @@ from keras import ops
 from loss_balance.backends.fields import IDENTITY, NEW
 from loss_balance.backends.identity import exported, fixed_weights
 from loss_balance.backends.keras.ops import read
+from loss_balance.backends.keras_bases import Layer
 from loss_balance.backends.state import StatefulBalancer
 from loss_balance.schemes.base import AnyState
 
 PENDING = "pending"  # the one field in which replicas differ
 
 
-class StateLayer(StatefulBalancer, keras.layers.Layer):
+class StateLayer(StatefulBalancer, Layer):
     """A layer whose variables are a scheme's state, which files of weights hold by name.
 
     Attributes:
@@ -35,7 +36,7 @@ class StateLayer(StatefulBalancer, keras.layers.Layer):
         for field, value in self.scheme.init(np)._asdict().items():
             # As attributes: what is in a list, a TensorFlow checkpoint leaves out without a word.
             setattr(self, f"state_{field}", self._variable(field, value))
-        self.state_calls = self._variable("calls", np.zeros((), np.int32))
+        self.state_calls: Any = self._variable("calls", np.zeros((), np.int32))
         self._variables_made = True
         self._checkpointed: Any = None
         if keras.backend.backend() == "tensorflow":

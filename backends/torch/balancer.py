@@ -93,13 +93,15 @@ class Balancer(Branching, Joinable):
     ) -> None:
         nn.Module.__init__(self)
         Joinable.__init__(self)
-        self.scheme = as_scheme(scheme)
-        self.names = check_names(names, self.scheme.num_losses)
-        self.priorities = check_priorities(priorities, self.scheme.num_losses)
+        self.scheme: Scheme = as_scheme(scheme)
+        self.names: tuple[str, ...] | None = check_names(names, self.scheme.num_losses)
+        self.priorities: tuple[float, ...] | None = check_priorities(
+            priorities, self.scheme.num_losses
+        )
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the state's dtype must be float32 or float64, got {dtype}")
         self.replicas = Replicas(process_group, sync=sync)
-        self.known = AllSeen()
+        self.known: AllSeen = AllSeen()
         self.begin_forks(equilibrium=bool(equilibrium), pull=pull)
         self.begin_clock(accumulate)
         self.hold(self.scheme.init(torch, dtype))
@@ -176,7 +178,7 @@ class Balancer(Branching, Joinable):
 
     @process_group.setter
     def process_group(self, group: Any) -> None:
-        self.replicas = Replicas(group, sync=self.replicas.sync)
+        self.replicas: Replicas = Replicas(group, sync=self.replicas.sync)
 
     def _gather(self, losses: Any, mask: Any) -> tuple[Tensor, Tensor | None]:
         """The losses as one vector, zero where absent, and which are present (None: all)."""

@@ -26,7 +26,7 @@ class Place:
     def __init__(self, calls: int, first: Place | None) -> None:
         self.calls = calls  # before it
         self.last = False
-        self.first = self if first is None else first
+        self.first: Place = self if first is None else first
         self.next = self
 
 
@@ -38,7 +38,8 @@ class Calls:
 
     def __init__(self, accumulate: int, calls: int = 0) -> None:
         self.accumulate = accumulate
-        self.now = place = Place(0, None)
+        place = Place(0, None)
+        self.now: Place = place
         for number in range(1, accumulate):
             place.next = Place(number, place.first)
             place = place.next

@@ -25,10 +25,12 @@ class Seen:
     def __init__(
         self, source: Tensor, shares_of: Callable[[Tensor], tuple[Tensor, Tensor]]
     ) -> None:
-        self.source, self.version = source, version(source)
-        self.weights = source.clone()  # a later step writes into them
+        self.source: Tensor = source
+        self.version: int | None = version(source)
+        self.weights: Tensor = source.clone()  # a later step writes into them
         own, deeper = shares_of(self.weights)
-        self.own, self.deeper = own.unbind(), deeper.unbind()
+        self.own: tuple[Tensor, ...] = own.unbind()
+        self.deeper: tuple[Tensor, ...] = deeper.unbind()
 
     def is_of(self, weights: Tensor) -> bool:
         """Whether nothing was written to these weights since."""

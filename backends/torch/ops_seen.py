@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import *  # noqa: F403
 
 from loss_balance.backends.torch import ops
-from loss_balance.backends.torch.ops import count  # noqa: F401
+from loss_balance.backends.torch.ops import count
 
-all_seen = True  # see `schemes.base.knows_all_seen`
+__all__ = ["all_seen", "count"]
+
+all_seen: Literal[True] = True  # see `schemes.base.knows_all_seen`
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ class Replicas:
 
     def __init__(self, group: Any = None, *, sync: bool = True) -> None:
         self.sync = sync
-        self.group = _as_group(group)
+        self.group: Any = _as_group(group)
         self.joined: Any = None  # the same processes, for use under `Join`
         self.lost: list[int] | None = None  # ranks of a group that went with a pickle
         self.met = False  # whether they have looked at the first values together

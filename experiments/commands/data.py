@@ -14,7 +14,9 @@ from loss_balance.experiments.data.sources import BUNDLED, NAMES, Dataset, Sourc
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.terminal import console
 
-app = typer.Typer(no_args_is_help=True, help="Look at a data set before it is trained on.")
+app: typer.Typer = typer.Typer(
+    no_args_is_help=True, help="Look at a data set before it is trained on."
+)
 
 
 @app.callback()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ from loss_balance.experiments.commands import options as opts
 from loss_balance.experiments.paper.settings import SCALES
 from loss_balance.experiments.studies.options import Options
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     no_args_is_help=True,
     help="Redo a figure or table of the paper, from digits to the paper's own setting.",
 )
@@ -44,7 +44,7 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="As these always do.", rich_help_panel=opts.OUTPUT),
 ]
-FINAL_WEIGHT = {"default": None, "show_default": "1; 2 for table3b and imagefolder"}
+FINAL_WEIGHT: dict[str, Any] = {"default": None, "show_default": "1; 2 for table3b and imagefolder"}
 Out = Annotated[
     Path,
     typer.Option(

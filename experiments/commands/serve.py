@@ -17,8 +17,8 @@ from loss_balance.extras import require
 
 try:
     require("serve", "loss-balance serve")
-except ImportError as missing:
-    raise UserError(str(missing)) from missing
+except ImportError as _missing:
+    raise UserError(str(_missing)) from _missing
 
 import uvicorn
 

@@ -27,10 +27,10 @@ try:
     import grain
     from absl import flags  # one of Grain's own needs
     from PIL import Image, ImageEnhance, ImageStat
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise UserError(
-        f"image folders need {error.name}: pip install 'loss-balance[experiments]'"
-    ) from error
+        f"image folders need {_error.name}: pip install 'loss-balance[experiments]'"
+    ) from _error
 
 SCALE = 256  # the shorter side of a test image, of which the centre is cropped (paper, footnote 2)
 WORTH_WORKERS = 2000  # images: to start two processes takes as long as to read about so many

@@ -77,7 +77,7 @@ class WandbLog(Watch):
             raise UserError("--log wandb needs wandb: pip install wandb") from error
         self.init: Callable[..., Any] = wandb.init
         self.folder = folder
-        self.runs = {run.name: run for run in runs}
+        self.runs: dict[str, Run] = {run.name: run for run in runs}
         self.open: dict[str, Any] = {}
 
     def on_epoch(self, epoch: Epoch) -> None:

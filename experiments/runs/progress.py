@@ -94,10 +94,12 @@ class Share:
     """How much of all runs is done, in units of work (multiply-adds)."""
 
     def __init__(self, runs: Sequence[Run], images: Images) -> None:
-        self.runs = {run.name: run for run in runs}
-        self.batches = {run.name: run.recipe.batches(images[run.source]) for run in runs}
-        self.work = {run.name: work(run, images) for run in runs}
-        self.of_run = dict.fromkeys(self.work, 0.0)
+        self.runs: dict[str, Run] = {run.name: run for run in runs}
+        self.batches: dict[str, int] = {
+            run.name: run.recipe.batches(images[run.source]) for run in runs
+        }
+        self.work: dict[str, int] = {run.name: work(run, images) for run in runs}
+        self.of_run: dict[str, float] = dict.fromkeys(self.work, 0.0)
         self.first: tuple[float, float] | None = None  # when anything was known, and what
 
     def move(self, run: str, share: float) -> None:
@@ -154,7 +156,7 @@ class Bars(Watch):
     def __init__(self, progress: Progress, share: Share) -> None:
         self.progress = progress
         self.share = share
-        self.total = progress.add_task("all runs", total=1.0, note="")
+        self.total: TaskID = progress.add_task("all runs", total=1.0, note="")
         self.bars: dict[str, TaskID] = {}
 
     def on_step(self, step: Step) -> None:

@@ -59,7 +59,7 @@ class TrainedNetwork:
     def __init__(self, spec: NetSpec, framework: str, weights: Weights) -> None:
         check_installed(framework)
         use_one_thread(framework)
-        self.net = network(spec, framework, 0)
+        self.net: Any = network(spec, framework, 0)
         self.net.load_weights(weights)
         self._native: Callable[[NDArray[np.float32]], Any] = lambda images: images
         if framework == "torch":

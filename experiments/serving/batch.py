@@ -23,8 +23,8 @@ class Batch:
     """
 
     def __init__(self, network: Network, members: Sequence[Request]) -> None:
-        self.members = list(members)
-        self.exit = 0  # the next one to be computed
+        self.members: list[Request] = list(members)
+        self.exit: int = 0  # the next one to be computed
         self._network = network
         self._answers: Generator[NDArray[Any], Any, None] | None = None
         self._rows = self.members  # whom the rows of the last logits belonged to

@@ -27,7 +27,8 @@ class Problem(Exception):  # noqa: N818 (an answer with a status)
 
     def __init__(self, status: int, message: str, outcome: str = "bad") -> None:
         super().__init__(message)
-        self.status, self.outcome = status, outcome
+        self.status: int = status
+        self.outcome: str = outcome
 
 
 class Asked(NamedTuple):

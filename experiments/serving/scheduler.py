@@ -75,9 +75,12 @@ class Scheduler:
             check_finite("errors", errors)
             if len(errors) != times.exits:
                 raise ValueError(f"errors must be one per exit, {times.exits}, got {len(errors)}")
-        self.network, self.times, self.queue, self.clock = network, times, queue, clock
-        self.errors = None if errors is None else tuple(errors)
-        self.changed = threading.Condition()  # guards all that follows
+        self.network: Network = network
+        self.times: Times = times
+        self.queue: int = queue
+        self.clock: Callable[[], float] = clock
+        self.errors: tuple[float, ...] | None = None if errors is None else tuple(errors)
+        self.changed: threading.Condition = threading.Condition()  # guards all that follows
         self._best_exit = (
             times.exits - 1 if errors is None else min(range(len(errors)), key=errors.__getitem__)
         )

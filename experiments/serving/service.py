@@ -21,7 +21,8 @@ class Service:
     """
 
     def __init__(self, scheduler: Scheduler, warm_up: Callable[[], object] = lambda: None) -> None:
-        self.scheduler, self._warm_up = scheduler, warm_up
+        self.scheduler: Scheduler = scheduler
+        self._warm_up = warm_up
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
 
     @property

@@ -40,7 +40,7 @@ class Ticket:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._ended = False
-        self.request = Request(image, deadline, self._done, streams=streams, alone=alone)
+        self.request: Request = Request(image, deadline, self._done, streams=streams, alone=alone)
         if streams:
             self.request.report = self._report
         scheduler.submit(self.request)

@@ -42,7 +42,7 @@ class Times:
     """
 
     def __init__(self, seconds: Mapping[int, Sequence[float]]) -> None:
-        self.sizes = tuple(sorted(seconds))
+        self.sizes: tuple[int, ...] = tuple(sorted(seconds))
         if not self.sizes or len({len(times) for times in seconds.values()}) != 1:
             raise ValueError(f"seconds must have the same exits for each batch size, got {seconds}")
         for times in seconds.values():

@@ -41,7 +41,7 @@ class Alone:
 
     rank = 0
     size = 1
-    part = slice(None)
+    part: slice = slice(None)
 
     def wait(self) -> None: ...
 

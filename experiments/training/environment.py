@@ -11,7 +11,7 @@ from typing import Any
 import loss_balance
 from loss_balance.experiments.training.engine import Engine
 
-PACKAGES = {
+PACKAGES: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "tensorflow": ("tensorflow", "tensorflow-cpu", "keras"),
     "jax": ("jax", "jaxlib", "flax", "optax"),

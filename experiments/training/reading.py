@@ -17,7 +17,7 @@ from loss_balance.experiments.training.schemes import modern
 
 DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, EOFError)
 METRICS = ("train_loss", "test_loss", "test_error")  # of `result.json`, per exit
-CONFIG = {  # the parts of a run's config.json, and what each is
+CONFIG: dict[str, Any] = {  # the parts of a run's config.json, and what each is
     "network": str,
     "spec": dict,
     "scheme": dict,

@@ -217,8 +217,13 @@ def _error(weights: NDArray[Any], expected: list[float]) -> float:
     return float(np.max(np.abs(np.asarray(weights, np.float64) / np.array(expected) - 1.0)))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """A round of one framework, in this process; what it found as JSON."""
     name, which, place, count, number = sys.argv[1:]
     drawn = list(draw(int(count), int(number)))
     rounds = {"first": _first_round, "second": _second_round}
     print(json.dumps(rounds[which](name, Path(place), drawn)))  # noqa: T201 (read by the parent)
+
+
+if __name__ == "__main__":
+    main()

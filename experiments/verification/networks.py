@@ -222,9 +222,14 @@ def _loss(logits: list[NDArray[Any]], labels: NDArray[np.int64]) -> float:
     return total
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """A round of one framework, in this process; its results are a file."""
     name, which, place, *large = sys.argv[1:]
     home = Path(place) / name
     home.mkdir(parents=True, exist_ok=True)
     rounds = {"first": _first_round, "second": _second_round}
     weights.save(home / f"{which}.npz", rounds[which](name, home, large))
+
+
+if __name__ == "__main__":
+    main()

@@ -20,15 +20,19 @@ class Oracle:
         clip: float | None = None,
         warmup: int = 0,
     ) -> None:
-        self.n, self.decay, self.update_every, self.floor = n, decay, update_every, floor
-        self.clip, self.warmup = clip, warmup
-        self.values = [0] * n  # how many each average has seen
+        self.n: int = n
+        self.decay: float = decay
+        self.update_every: int = update_every
+        self.floor: float = floor
+        self.clip: float | None = clip
+        self.warmup: int = warmup
+        self.values: list[int] = [0] * n  # how many each average has seen
         self.gamma = gamma
-        self.p = [1.0] * (n - 1) + [final_weight]
+        self.p: list[float] = [1.0] * (n - 1) + [final_weight]
         self.average: list[float | None] = [None] * n  # None: not seen yet
-        self.weights = [1.0] * n
-        self.skipped = [0] * n
-        self.step = 0
+        self.weights: list[float] = [1.0] * n
+        self.skipped: list[int] = [0] * n
+        self.step: int = 0
 
     def update(self, losses: list[float | None]) -> list[float]:
         """`losses`: one per loss, None where absent. Returns the weights."""

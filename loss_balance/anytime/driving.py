@@ -159,8 +159,8 @@ class Countdown:
         self, deadline: float | None = None, clock: Clock = time.monotonic, already: float = 0.0
     ) -> None:
         self.clock = clock
-        self.start = clock() - already
-        self.deadline = _seconds(deadline)
+        self.start: float = clock() - already
+        self.deadline: float = _seconds(deadline)
 
     def elapsed(self) -> float:
         """Seconds since the start."""

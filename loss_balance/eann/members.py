@@ -98,7 +98,7 @@ class Link:
         self.messages = messages
         self.answered = False
         self.ended: set[int] = set()
-        self.over = threading.Event()  # run() has returned or is about to
+        self.over: threading.Event = threading.Event()  # run() has returned or is about to
         self.cancel = cancel
 
     def __reduce__(self) -> tuple[type[Link], tuple[Countdown]]:

@@ -41,7 +41,7 @@ class Schedule(list[Event]):
 
     def __init__(self, events: Iterable[Event]) -> None:
         super().__init__(events)
-        self.used = [event for event in self if event.used]
+        self.used: list[Event] = [event for event in self if event.used]
 
 
 def schedule(members: Sequence[Sequence[Exit]], workers: int = 1) -> Schedule:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from loss_balance.checks import check_count, check_range
 from loss_balance.schemes.adaloss import AdaLoss, AveragingScheme
@@ -84,7 +84,7 @@ class GradientNorm(AdaLoss):
     which see it in the backward pass. Hyperparameters as of AdaLoss, of norms in place of losses.
     """
 
-    observes = "gradients"
+    observes: ClassVar[Literal["losses", "gradients"]] = "gradients"
 
 
 class UncertaintyState(NamedTuple):

@@ -48,18 +48,19 @@ class Stages:
 
     def __init__(self, stages: Any) -> None:
         if isinstance(stages, Mapping):
-            self.names, parts = tuple(map(str, stages)), list(stages.values())
+            names, parts = tuple(map(str, stages)), list(stages.values())
         elif isinstance(stages, (Sequence, nnx.List)):
             parts = list(stages)
-            self.names = tuple(f"stage{i}" for i in range(len(parts)))
+            names = tuple(f"stage{i}" for i in range(len(parts)))
         else:
             raise ValueError(
                 f"stages must be a mapping or a sequence of modules or functions, got {stages!r}"
             )
+        self.names: tuple[str, ...] = names
         for part in parts:
             if not callable(part):
                 raise ValueError(f"stages must be modules or functions, got {part!r}")
-        self.modules = [_module(part) for part in parts]
+        self.modules: list[nnx.Module] = [_module(part) for part in parts]
 
     def shapes(self, image: tuple[int, ...]) -> list[Any]:
         """What each stage gives for one image: `jax.ShapeDtypeStruct`s."""
@@ -88,12 +89,12 @@ class Heads:
             logits = _given(modules[0], first_of(features[last]))
         else:
             logits = features[last]
-        self.num_classes = classes_of(logits)
+        self.num_classes: int = classes_of(logits)
         named({chain.names[i]: head for i, head in given.items()})  # one at least is left
-        self.names = tuple(chain.names[i] for i in given)
-        self.ends = (*(i + 1 for i in given), last + 1)
+        self.names: tuple[str, ...] = tuple(chain.names[i] for i in given)
+        self.ends: tuple[int, ...] = (*(i + 1 for i in given), last + 1)
         early = [self._early(chain.names[i], features[i], given[i], rngs) for i in given]
-        self.modules = [*early, *modules]
+        self.modules: list[nnx.Module] = [*early, *modules]
 
     def _early(self, name: str, features: Any, head: Any, rngs: nnx.Rngs) -> nnx.Module:
         read = first_of(features)
@@ -118,12 +119,12 @@ class DefaultHead(nnx.Module):
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, rngs: nnx.Rngs) -> None:
-        self.maps = len(shape) == 3
+        self.maps: bool = len(shape) == 3
         if self.maps:
             self.norm: Any = batch_norm(shape[-1], dtype=None, rngs=rngs)
         else:
             self.norm = nnx.LayerNorm(shape[-1], epsilon=BATCH_NORM_EPSILON, rngs=rngs)
-        self.linear = nnx.Linear(shape[-1], classes, rngs=rngs)
+        self.linear: nnx.Linear = nnx.Linear(shape[-1], classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, C) or (B, tokens, C) to logits (B, classes), in float32 or wider."""

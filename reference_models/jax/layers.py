@@ -86,8 +86,8 @@ class ConvNormReLU(nnx.Module):
         dtype: Any = None,
         rngs: nnx.Rngs,
     ) -> None:
-        self.conv = conv(inputs, filters, size, stride, dtype=dtype, rngs=rngs)
-        self.norm = batch_norm(filters, dtype=dtype, rngs=rngs)
+        self.conv: nnx.Conv = conv(inputs, filters, size, stride, dtype=dtype, rngs=rngs)
+        self.norm: nnx.BatchNorm = batch_norm(filters, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, inputs) to (B, H / stride, W / stride, filters)."""

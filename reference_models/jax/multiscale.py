@@ -22,8 +22,8 @@ class MultiScaleStem(nnx.Module):
     def __init__(
         self, stem: multiscale.MultiScaleStem, *, dtype: Any = None, rngs: nnx.Rngs
     ) -> None:
-        self.downsample = stem.downsample
-        self.scales = len(stem.out_channels)
+        self.downsample: bool = stem.downsample
+        self.scales: int = len(stem.out_channels)
         inputs = stem.in_channels
         for scale, channels in enumerate(stem.out_channels):
             size = 7 if scale == 0 and stem.downsample else 3
@@ -48,10 +48,10 @@ class Edge(nnx.Module):
 
     def __init__(self, edge: multiscale.Edge, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
         inner, outputs = edge.inner_channels, edge.out_channels
-        self.conv1 = conv(edge.in_channels, inner, 1, dtype=dtype, rngs=rngs)
-        self.norm1 = batch_norm(inner, dtype=dtype, rngs=rngs)
-        self.conv2 = conv(inner, outputs, 3, edge.stride, dtype=dtype, rngs=rngs)
-        self.norm2 = batch_norm(outputs, dtype=dtype, rngs=rngs)
+        self.conv1: nnx.Conv = conv(edge.in_channels, inner, 1, dtype=dtype, rngs=rngs)
+        self.norm1: nnx.BatchNorm = batch_norm(inner, dtype=dtype, rngs=rngs)
+        self.conv2: nnx.Conv = conv(inner, outputs, 3, edge.stride, dtype=dtype, rngs=rngs)
+        self.norm2: nnx.BatchNorm = batch_norm(outputs, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, in_channels) to (B, H / stride, W / stride, out_channels)."""
@@ -68,8 +68,10 @@ class MultiScaleUnit(nnx.Module):
     def __init__(
         self, unit: multiscale.MultiScaleUnit, *, dtype: Any = None, rngs: nnx.Rngs
     ) -> None:
-        self.dropped = unit.dropped
-        self.edges = tuple((edge.name, edge.source, edge.target) for edge in unit.edges())
+        self.dropped: int = unit.dropped
+        self.edges: tuple[tuple[str, int, int], ...] = tuple(
+            (edge.name, edge.source, edge.target) for edge in unit.edges()
+        )
         for edge in unit.edges():
             setattr(self, edge.name, Edge(edge, dtype=dtype, rngs=rngs))
 

@@ -67,9 +67,11 @@ class AnytimeNet(nnx.Module):
         heads = zip(spec.exits, spec.heads, strict=True)
         self.spec = spec
         self.checkpoint = checkpoint
-        self.stem = _abstract(spec.stem, dtype)
-        self.units = nnx.List([_abstract(unit, dtype) for unit in spec.units])
-        self.exits = nnx.Dict({str(unit): _abstract(head, dtype) for unit, head in heads})
+        self.stem: Any = _abstract(spec.stem, dtype)
+        self.units: nnx.List[Any] = nnx.List([_abstract(unit, dtype) for unit in spec.units])
+        self.exits: nnx.Dict[Any] = nnx.Dict(
+            {str(unit): _abstract(head, dtype) for unit, head in heads}
+        )
         if seed is not None:
             self.load_weights(initialise(spec, seed))
 

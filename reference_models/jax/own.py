@@ -81,11 +81,11 @@ class MultiExitNet(nnx.Module):
     framework = "jax"
 
     def __init__(self, chain: Stages, heads: Heads, input_shape: tuple[int, ...]) -> None:
-        self.stages = nnx.List(chain.modules)
-        self.heads = nnx.List(heads.modules)
-        self.names = (*heads.names, OUTPUT)
+        self.stages: nnx.List[nnx.Module] = nnx.List(chain.modules)
+        self.heads: nnx.List[nnx.Module] = nnx.List(heads.modules)
+        self.names: tuple[str, ...] = (*heads.names, OUTPUT)
         self.input_shape = input_shape
-        self.num_classes = heads.num_classes
+        self.num_classes: int = heads.num_classes
         self._stage_names = chain.names
         self._ends = heads.ends  # of each exit: how many stages it is after
 

@@ -40,7 +40,8 @@ class Segment:
         last: bool,
         read: Callable[[Any], Any] | None = None,
     ) -> None:
-        self._modules, self.last, self._read = (parts, head), last, read or coarsest
+        self.last: bool = last
+        self._modules, self._read = (parts, head), read or coarsest
         self._taken = _take_apart(self._modules)
 
     def __call__(self, features: Any) -> tuple[Any, Array]:

@@ -33,7 +33,7 @@ class ConvStem(nnx.Module):
     """One 3x3 convolution."""
 
     def __init__(self, stem: parts.ConvStem, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
-        self.conv = conv(stem.in_channels, stem.out_channels, 3, dtype=dtype, rngs=rngs)
+        self.conv: nnx.Conv = conv(stem.in_channels, stem.out_channels, 3, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, in_channels) to (B, H, W, out_channels)."""
@@ -56,12 +56,12 @@ class ResidualUnit(nnx.Module):
 
     def __init__(self, unit: units.ResidualUnit, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
         inputs, outputs, stride = unit.in_channels, unit.out_channels, unit.stride
-        self.norm1 = batch_norm(inputs, dtype=dtype, rngs=rngs)
-        self.conv1 = conv(inputs, outputs, 3, stride, dtype=dtype, rngs=rngs)
-        self.norm2 = batch_norm(outputs, dtype=dtype, rngs=rngs)
-        self.conv2 = conv(outputs, outputs, 3, dtype=dtype, rngs=rngs)
+        self.norm1: nnx.BatchNorm = batch_norm(inputs, dtype=dtype, rngs=rngs)
+        self.conv1: nnx.Conv = conv(inputs, outputs, 3, stride, dtype=dtype, rngs=rngs)
+        self.norm2: nnx.BatchNorm = batch_norm(outputs, dtype=dtype, rngs=rngs)
+        self.conv2: nnx.Conv = conv(outputs, outputs, 3, dtype=dtype, rngs=rngs)
         self.stride = stride
-        self.padding = (outputs - inputs) // 2
+        self.padding: int = (outputs - inputs) // 2
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, in_channels) to (B, H / stride, W / stride, out_channels)."""
@@ -83,15 +83,15 @@ class BottleneckUnit(nnx.Module):
 
     def __init__(self, unit: units.BottleneckUnit, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
         inputs, inner, outputs = unit.in_channels, unit.inner_channels, unit.out_channels
-        self.norm1 = batch_norm(inputs, dtype=dtype, rngs=rngs)
-        self.conv1 = conv(inputs, inner, 1, dtype=dtype, rngs=rngs)
-        self.norm2 = batch_norm(inner, dtype=dtype, rngs=rngs)
-        self.conv2 = conv(inner, inner, 3, unit.stride, dtype=dtype, rngs=rngs)
-        self.norm3 = batch_norm(inner, dtype=dtype, rngs=rngs)
-        self.conv3 = conv(inner, outputs, 1, dtype=dtype, rngs=rngs)
-        self.projects = unit.projects
+        self.norm1: nnx.BatchNorm = batch_norm(inputs, dtype=dtype, rngs=rngs)
+        self.conv1: nnx.Conv = conv(inputs, inner, 1, dtype=dtype, rngs=rngs)
+        self.norm2: nnx.BatchNorm = batch_norm(inner, dtype=dtype, rngs=rngs)
+        self.conv2: nnx.Conv = conv(inner, inner, 3, unit.stride, dtype=dtype, rngs=rngs)
+        self.norm3: nnx.BatchNorm = batch_norm(inner, dtype=dtype, rngs=rngs)
+        self.conv3: nnx.Conv = conv(inner, outputs, 1, dtype=dtype, rngs=rngs)
+        self.projects: bool = unit.projects
         if self.projects:
-            self.shortcut = conv(inputs, outputs, 1, unit.stride, dtype=dtype, rngs=rngs)
+            self.shortcut: nnx.Conv = conv(inputs, outputs, 1, unit.stride, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, in_channels) to (B, H / stride, W / stride, out_channels), rounded up."""
@@ -106,14 +106,14 @@ class DenseUnit(nnx.Module):
 
     def __init__(self, unit: units.DenseUnit, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
         inputs, inner = unit.in_channels, unit.inner_channels
-        self.bottleneck = inner is not None
-        self.norm1 = batch_norm(inputs, dtype=dtype, rngs=rngs)
+        self.bottleneck: bool = inner is not None
+        self.norm1: nnx.BatchNorm = batch_norm(inputs, dtype=dtype, rngs=rngs)
         if inner is None:
-            self.conv1 = conv(inputs, unit.growth, 3, dtype=dtype, rngs=rngs)
+            self.conv1: nnx.Conv = conv(inputs, unit.growth, 3, dtype=dtype, rngs=rngs)
         else:
             self.conv1 = conv(inputs, inner, 1, dtype=dtype, rngs=rngs)
-            self.norm2 = batch_norm(inner, dtype=dtype, rngs=rngs)
-            self.conv2 = conv(inner, unit.growth, 3, dtype=dtype, rngs=rngs)
+            self.norm2: nnx.BatchNorm = batch_norm(inner, dtype=dtype, rngs=rngs)
+            self.conv2: nnx.Conv = conv(inner, unit.growth, 3, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, in_channels) to (B, H, W, in_channels + growth)."""
@@ -127,8 +127,8 @@ class DenseTransition(nnx.Module):
     """BN-ReLU-conv1x1-averagepool2x2."""
 
     def __init__(self, unit: units.DenseTransition, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
-        self.norm = batch_norm(unit.in_channels, dtype=dtype, rngs=rngs)
-        self.conv = conv(unit.in_channels, unit.out_channels, 1, dtype=dtype, rngs=rngs)
+        self.norm: nnx.BatchNorm = batch_norm(unit.in_channels, dtype=dtype, rngs=rngs)
+        self.conv: nnx.Conv = conv(unit.in_channels, unit.out_channels, 1, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, in_channels) to (B, H / 2, W / 2, out_channels)."""
@@ -139,8 +139,8 @@ class LinearHead(nnx.Module):
     """BN-ReLU-global average-linear."""
 
     def __init__(self, head: parts.LinearHead, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
-        self.norm = batch_norm(head.in_channels, dtype=dtype, rngs=rngs)
-        self.linear = nnx.Linear(head.in_channels, head.num_classes, rngs=rngs)
+        self.norm: nnx.BatchNorm = batch_norm(head.in_channels, dtype=dtype, rngs=rngs)
+        self.linear: nnx.Linear = nnx.Linear(head.in_channels, head.num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, in_channels) to (B, num_classes), in float32 or wider."""
@@ -152,11 +152,11 @@ class ConvHead(nnx.Module):
 
     def __init__(self, head: parts.ConvHead, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
         inputs, filters = head.in_channels, head.filters
-        self.conv1 = conv(inputs, filters, 3, 2, dtype=dtype, rngs=rngs)
-        self.norm1 = batch_norm(filters, dtype=dtype, rngs=rngs)
-        self.conv2 = conv(filters, filters, 3, 2, dtype=dtype, rngs=rngs)
-        self.norm2 = batch_norm(filters, dtype=dtype, rngs=rngs)
-        self.linear = nnx.Linear(filters, head.num_classes, rngs=rngs)
+        self.conv1: nnx.Conv = conv(inputs, filters, 3, 2, dtype=dtype, rngs=rngs)
+        self.norm1: nnx.BatchNorm = batch_norm(filters, dtype=dtype, rngs=rngs)
+        self.conv2: nnx.Conv = conv(filters, filters, 3, 2, dtype=dtype, rngs=rngs)
+        self.norm2: nnx.BatchNorm = batch_norm(filters, dtype=dtype, rngs=rngs)
+        self.linear: nnx.Linear = nnx.Linear(filters, head.num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(B, H, W, in_channels) to (B, num_classes), in float32 or wider."""

@@ -10,13 +10,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from loss_balance.backends.keras_bases import Conv2D, Layer
 from loss_balance.reference_models.description.layers import (
     BATCH_NORM_DECAY,
     BATCH_NORM_EPSILON,
 )
 
 
-class PaddedConv2D(keras.layers.Conv2D):
+class PaddedConv2D(Conv2D):
     """Padded with `size // 2` zeros on every side.
 
     Keras' "same" at stride 2 pads even sides behind alone.
@@ -33,7 +34,7 @@ class PaddedConv2D(keras.layers.Conv2D):
         return super().compute_output_shape((batch, *padded, channels))
 
 
-class PartLayer(keras.layers.Layer):
+class PartLayer(Layer):
     """A layer whose sublayers have its dtype policy."""
 
     def new_conv(self, name: str, filters: int, size: int, stride: int = 1) -> keras.layers.Conv2D:
@@ -73,8 +74,8 @@ class ConvNormReLU(PartLayer):
 
     def __init__(self, filters: int, size: int, stride: int = 1, **options: Any) -> None:
         super().__init__(**options)
-        self.conv = self.new_conv("conv", filters, size, stride)
-        self.norm = self.new_norm("norm")
+        self.conv: Any = self.new_conv("conv", filters, size, stride)
+        self.norm: Any = self.new_norm("norm")
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, H, W, C) to (B, H / stride, W / stride, filters), rounded up."""

@@ -18,8 +18,8 @@ class MultiScaleStem(PartLayer):
 
     def __init__(self, stem: multiscale.MultiScaleStem, **options: Any) -> None:
         super().__init__(**options)
-        self.downsample = stem.downsample
-        self.count = len(stem.out_channels)
+        self.downsample: bool = stem.downsample
+        self.count: int = len(stem.out_channels)
         for scale, channels in enumerate(stem.out_channels):
             size = 7 if scale == 0 and stem.downsample else 3
             stride = 2 if scale > 0 or stem.downsample else 1
@@ -42,10 +42,10 @@ class Edge(PartLayer):
 
     def __init__(self, edge: multiscale.Edge, **options: Any) -> None:
         super().__init__(**options)
-        self.conv1 = self.new_conv("conv1", edge.inner_channels, 1)
-        self.norm1 = self.new_norm("norm1")
-        self.conv2 = self.new_conv("conv2", edge.out_channels, 3, edge.stride)
-        self.norm2 = self.new_norm("norm2")
+        self.conv1: Any = self.new_conv("conv1", edge.inner_channels, 1)
+        self.norm1: Any = self.new_norm("norm1")
+        self.conv2: Any = self.new_conv("conv2", edge.out_channels, 3, edge.stride)
+        self.norm2: Any = self.new_norm("norm2")
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, H, W, C) to (B, H / stride, W / stride, out_channels), rounded up."""

@@ -29,7 +29,7 @@ class ConvStem(PartLayer):
 
     def __init__(self, stem: parts.ConvStem, **options: Any) -> None:
         super().__init__(**options)
-        self.conv = self.new_conv("conv", stem.out_channels, 3)
+        self.conv: Any = self.new_conv("conv", stem.out_channels, 3)
 
     def call(self, x: Any, training: bool = False) -> Any:  # noqa: ARG002 (as all parts)
         """(B, H, W, in_channels) to (B, H, W, out_channels)."""
@@ -52,12 +52,12 @@ class ResidualUnit(PartLayer):
 
     def __init__(self, unit: units.ResidualUnit, **options: Any) -> None:
         super().__init__(**options)
-        self.norm1 = self.new_norm("norm1")
-        self.conv1 = self.new_conv("conv1", unit.out_channels, 3, unit.stride)
-        self.norm2 = self.new_norm("norm2")
-        self.conv2 = self.new_conv("conv2", unit.out_channels, 3)
-        self.stride = unit.stride
-        self.padding = (unit.out_channels - unit.in_channels) // 2
+        self.norm1: Any = self.new_norm("norm1")
+        self.conv1: Any = self.new_conv("conv1", unit.out_channels, 3, unit.stride)
+        self.norm2: Any = self.new_norm("norm2")
+        self.conv2: Any = self.new_conv("conv2", unit.out_channels, 3)
+        self.stride: int = unit.stride
+        self.padding: int = (unit.out_channels - unit.in_channels) // 2
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, H, W, in_channels) to (B, H / stride, W / stride, out_channels)."""
@@ -82,15 +82,15 @@ class BottleneckUnit(PartLayer):
 
     def __init__(self, unit: units.BottleneckUnit, **options: Any) -> None:
         super().__init__(**options)
-        self.norm1 = self.new_norm("norm1")
-        self.conv1 = self.new_conv("conv1", unit.inner_channels, 1)
-        self.norm2 = self.new_norm("norm2")
-        self.conv2 = self.new_conv("conv2", unit.inner_channels, 3, unit.stride)
-        self.norm3 = self.new_norm("norm3")
-        self.conv3 = self.new_conv("conv3", unit.out_channels, 1)
+        self.norm1: Any = self.new_norm("norm1")
+        self.conv1: Any = self.new_conv("conv1", unit.inner_channels, 1)
+        self.norm2: Any = self.new_norm("norm2")
+        self.conv2: Any = self.new_conv("conv2", unit.inner_channels, 3, unit.stride)
+        self.norm3: Any = self.new_norm("norm3")
+        self.conv3: Any = self.new_conv("conv3", unit.out_channels, 1)
         if unit.projects:
-            self.shortcut = self.new_conv("shortcut", unit.out_channels, 1, unit.stride)
-        self.projects = unit.projects
+            self.shortcut: Any = self.new_conv("shortcut", unit.out_channels, 1, unit.stride)
+        self.projects: bool = unit.projects
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, H, W, in_channels) to (B, H / stride, W / stride, out_channels), rounded up."""
@@ -105,14 +105,14 @@ class DenseUnit(PartLayer):
 
     def __init__(self, unit: units.DenseUnit, **options: Any) -> None:
         super().__init__(**options)
-        self.bottlenecked = unit.inner_channels is not None
-        self.norm1 = self.new_norm("norm1")
+        self.bottlenecked: bool = unit.inner_channels is not None
+        self.norm1: Any = self.new_norm("norm1")
         if unit.inner_channels is None:
-            self.conv1 = self.new_conv("conv1", unit.growth, 3)
+            self.conv1: Any = self.new_conv("conv1", unit.growth, 3)
         else:
             self.conv1 = self.new_conv("conv1", unit.inner_channels, 1)
-            self.norm2 = self.new_norm("norm2")
-            self.conv2 = self.new_conv("conv2", unit.growth, 3)
+            self.norm2: Any = self.new_norm("norm2")
+            self.conv2: Any = self.new_conv("conv2", unit.growth, 3)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, H, W, in_channels) to (B, H, W, in_channels + growth)."""
@@ -127,8 +127,8 @@ class DenseTransition(PartLayer):
 
     def __init__(self, unit: units.DenseTransition, **options: Any) -> None:
         super().__init__(**options)
-        self.norm = self.new_norm("norm")
-        self.conv = self.new_conv("conv", unit.out_channels, 1)
+        self.norm: Any = self.new_norm("norm")
+        self.conv: Any = self.new_conv("conv", unit.out_channels, 1)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, H, W, in_channels) to (B, H / 2, W / 2, out_channels)."""
@@ -140,8 +140,8 @@ class LinearHead(PartLayer):
 
     def __init__(self, head: parts.LinearHead, **options: Any) -> None:
         super().__init__(**options)
-        self.norm = self.new_norm("norm")
-        self.linear = self.new_linear("linear", head.num_classes)
+        self.norm: Any = self.new_norm("norm")
+        self.linear: Any = self.new_linear("linear", head.num_classes)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, H, W, in_channels) to (B, num_classes)."""
@@ -153,11 +153,11 @@ class ConvHead(PartLayer):
 
     def __init__(self, head: parts.ConvHead, **options: Any) -> None:
         super().__init__(**options)
-        self.conv1 = self.new_conv("conv1", head.filters, 3, stride=2)
-        self.norm1 = self.new_norm("norm1")
-        self.conv2 = self.new_conv("conv2", head.filters, 3, stride=2)
-        self.norm2 = self.new_norm("norm2")
-        self.linear = self.new_linear("linear", head.num_classes)
+        self.conv1: Any = self.new_conv("conv1", head.filters, 3, stride=2)
+        self.norm1: Any = self.new_norm("norm1")
+        self.conv2: Any = self.new_conv("conv2", head.filters, 3, stride=2)
+        self.norm2: Any = self.new_norm("norm2")
+        self.linear: Any = self.new_linear("linear", head.num_classes)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(B, H, W, in_channels) to (B, num_classes)."""

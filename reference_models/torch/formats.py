@@ -41,7 +41,8 @@ class Format(Protocol):
 class Pt2:
     """Programs of `torch.export`."""
 
-    name, ending = "torch", ".pt2"
+    name: str = "torch"
+    ending: str = ".pt2"
 
     def save_segment(self, folder: Path, segment: Segment, program: ExportedProgram) -> Run:
         return self._save(folder / segment.file, program)
@@ -65,7 +66,8 @@ class Onnx:
     An exit is put together from the segments' graphs: tracing it takes as long as all of them.
     """
 
-    name, ending = "onnx", ".onnx"
+    name: str = "onnx"
+    ending: str = ".onnx"
 
     def save_segment(self, folder: Path, segment: Segment, program: ExportedProgram) -> Run:
         with warnings.catch_warnings():

@@ -29,8 +29,8 @@ class ConvNormReLU(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv = conv(in_channels, out_channels, size, stride)
-        self.norm = batch_norm(out_channels)
+        self.conv: nn.Conv2d = conv(in_channels, out_channels, size, stride)
+        self.norm: nn.BatchNorm2d = batch_norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), rounded up."""

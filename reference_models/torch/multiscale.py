@@ -21,7 +21,7 @@ class MultiScaleStem(nn.Module):
             size, stride = first if scale == 0 else (3, 2)
             layer = ConvNormReLU(channels[scale], out_channels, size, stride)
             self.add_module(f"scale{scale}", layer)
-        self.downsample = stem.downsample
+        self.downsample: bool = stem.downsample
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) to one map per scale."""
@@ -39,10 +39,10 @@ class Edge(nn.Module):
 
     def __init__(self, edge: multiscale.Edge) -> None:
         super().__init__()
-        self.conv1 = conv(edge.in_channels, edge.inner_channels, 1)
-        self.norm1 = batch_norm(edge.inner_channels)
-        self.conv2 = conv(edge.inner_channels, edge.out_channels, 3, edge.stride)
-        self.norm2 = batch_norm(edge.out_channels)
+        self.conv1: nn.Conv2d = conv(edge.in_channels, edge.inner_channels, 1)
+        self.norm1: nn.BatchNorm2d = batch_norm(edge.inner_channels)
+        self.conv2: nn.Conv2d = conv(edge.inner_channels, edge.out_channels, 3, edge.stride)
+        self.norm2: nn.BatchNorm2d = batch_norm(edge.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), rounded up."""
@@ -55,10 +55,10 @@ class MultiScaleUnit(nn.Module):
 
     def __init__(self, unit: multiscale.MultiScaleUnit) -> None:
         super().__init__()
-        self.edges = unit.edges()
+        self.edges: tuple[multiscale.Edge, ...] = unit.edges()
         for edge in self.edges:
             self.add_module(edge.name, Edge(edge))
-        self.dropped = unit.dropped
+        self.dropped: int = unit.dropped
 
     def forward(
         self, maps: list[Tensor], *, only_new: bool = False

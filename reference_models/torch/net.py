@@ -45,10 +45,12 @@ class AnytimeNet(nn.Module):
         self.checkpoint = checkpoint
         device = torch.get_default_device()
         with torch.device("meta"):  # PyTorch would draw weights of its own first
-            self.stem = build(spec.stem)
-            self.units = nn.ModuleList(build(unit) for unit in spec.units)
+            self.stem: nn.Module = build(spec.stem)
+            self.units: nn.ModuleList = nn.ModuleList(build(unit) for unit in spec.units)
             heads = zip(spec.exits, spec.heads, strict=True)
-            self.exits = nn.ModuleDict({str(unit): build(head) for unit, head in heads})
+            self.exits: nn.ModuleDict = nn.ModuleDict(
+                {str(unit): build(head) for unit, head in heads}
+            )
         if device.type != "meta":
             self.to_empty(device=device)
             for norm in self.modules():

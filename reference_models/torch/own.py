@@ -79,14 +79,14 @@ class MultiExitNet(nn.Module):
         self, model: nn.Module, heads: Mapping[str, Head], input_shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        self.training = model.training
+        self.training: bool = model.training
         self.backbone = model
-        self.names = (*heads, OUTPUT)
+        self.names: tuple[str, ...] = (*heads, OUTPUT)
         self.input_shape = input_shape
         self._split_at, self._only = self.names[:-1], None
         self._stages = self._staged()
         self._costs: tuple[ExitCost, ...] | None = None
-        self.heads = nn.ModuleList()
+        self.heads: nn.ModuleList = nn.ModuleList()
         self._make_heads(list(heads.values()))
 
     def _make_heads(self, wanted: Sequence[Head]) -> None:
@@ -98,7 +98,7 @@ class MultiExitNet(nn.Module):
                 _check_handed(tensors)
                 features.append(tensors[0])
             *read, logits = features
-            self.num_classes = classes_of(logits)
+            self.num_classes: int = classes_of(logits)
             for name, head, x in zip(self.names, wanted, read, strict=False):
                 made = head_for(name, head, tuple(x.shape[1:]), self.num_classes).to(x.device)
                 found = made.eval()(x)  # fills lazy ones too

@@ -24,9 +24,10 @@ class Segment(nn.Module):
         self, parts: Sequence[nn.Module], head: nn.Module, *, listed: bool, last: bool
     ) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(parts)
+        self.parts: nn.ModuleList = nn.ModuleList(parts)
         self.head = head
-        self.listed, self.last = listed, last
+        self.listed: bool = listed
+        self.last: bool = last
         self.training = False
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
@@ -44,8 +45,10 @@ class OwnSegment(nn.Module):
 
     def __init__(self, net: Any, stage: Stage, head: nn.Module | None) -> None:
         super().__init__()
-        self.backbone, self.head, self.stage = net.backbone, head, stage
-        self.training = net.training
+        self.backbone: Any = net.backbone
+        self.head: nn.Module | None = head
+        self.stage: Stage = stage
+        self.training: bool = net.training
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """(*what is handed on, logits); of the last one the logits alone."""

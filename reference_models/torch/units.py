@@ -27,7 +27,7 @@ class ConvStem(nn.Module):
 
     def __init__(self, stem: parts.ConvStem) -> None:
         super().__init__()
-        self.conv = conv(stem.in_channels, stem.out_channels, 3)
+        self.conv: nn.Conv2d = conv(stem.in_channels, stem.out_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H, W)."""
@@ -51,12 +51,12 @@ class ResidualUnit(nn.Module):
 
     def __init__(self, unit: units.ResidualUnit) -> None:
         super().__init__()
-        self.norm1 = batch_norm(unit.in_channels)
-        self.conv1 = conv(unit.in_channels, unit.out_channels, 3, unit.stride)
-        self.norm2 = batch_norm(unit.out_channels)
-        self.conv2 = conv(unit.out_channels, unit.out_channels, 3)
-        self.stride = unit.stride
-        self.padding = (unit.out_channels - unit.in_channels) // 2
+        self.norm1: nn.BatchNorm2d = batch_norm(unit.in_channels)
+        self.conv1: nn.Conv2d = conv(unit.in_channels, unit.out_channels, 3, unit.stride)
+        self.norm2: nn.BatchNorm2d = batch_norm(unit.out_channels)
+        self.conv2: nn.Conv2d = conv(unit.out_channels, unit.out_channels, 3)
+        self.stride: int = unit.stride
+        self.padding: int = (unit.out_channels - unit.in_channels) // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
@@ -81,12 +81,12 @@ class BottleneckUnit(nn.Module):
 
     def __init__(self, unit: units.BottleneckUnit) -> None:
         super().__init__()
-        self.norm1 = batch_norm(unit.in_channels)
-        self.conv1 = conv(unit.in_channels, unit.inner_channels, 1)
-        self.norm2 = batch_norm(unit.inner_channels)
-        self.conv2 = conv(unit.inner_channels, unit.inner_channels, 3, unit.stride)
-        self.norm3 = batch_norm(unit.inner_channels)
-        self.conv3 = conv(unit.inner_channels, unit.out_channels, 1)
+        self.norm1: nn.BatchNorm2d = batch_norm(unit.in_channels)
+        self.conv1: nn.Conv2d = conv(unit.in_channels, unit.inner_channels, 1)
+        self.norm2: nn.BatchNorm2d = batch_norm(unit.inner_channels)
+        self.conv2: nn.Conv2d = conv(unit.inner_channels, unit.inner_channels, 3, unit.stride)
+        self.norm3: nn.BatchNorm2d = batch_norm(unit.inner_channels)
+        self.conv3: nn.Conv2d = conv(unit.inner_channels, unit.out_channels, 1)
         if unit.projects:
             self.shortcut: nn.Module = conv(unit.in_channels, unit.out_channels, 1, unit.stride)
         else:
@@ -107,14 +107,14 @@ class DenseUnit(nn.Module):
     def __init__(self, unit: units.DenseUnit) -> None:
         super().__init__()
         inner = unit.inner_channels
-        self.norm1 = batch_norm(unit.in_channels)
+        self.norm1: nn.BatchNorm2d = batch_norm(unit.in_channels)
         if inner is None:
-            self.conv1 = conv(unit.in_channels, unit.growth, 3)
+            self.conv1: nn.Conv2d = conv(unit.in_channels, unit.growth, 3)
         else:
             self.conv1 = conv(unit.in_channels, inner, 1)
-            self.norm2 = batch_norm(inner)
-            self.conv2 = conv(inner, unit.growth, 3)
-        self.bottlenecked = inner is not None
+            self.norm2: nn.BatchNorm2d = batch_norm(inner)
+            self.conv2: nn.Conv2d = conv(inner, unit.growth, 3)
+        self.bottlenecked: bool = inner is not None
 
     def forward(self, x: Tensor, *, only_new: bool = False) -> Tensor:
         """(B, in_channels, H, W) to (B, in_channels + growth, H, W), or (B, growth, H, W)."""
@@ -129,8 +129,8 @@ class DenseTransition(nn.Module):
 
     def __init__(self, unit: units.DenseTransition) -> None:
         super().__init__()
-        self.norm = batch_norm(unit.in_channels)
-        self.conv = conv(unit.in_channels, unit.out_channels, 1)
+        self.norm: nn.BatchNorm2d = batch_norm(unit.in_channels)
+        self.conv: nn.Conv2d = conv(unit.in_channels, unit.out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H / 2, W / 2)."""
@@ -143,8 +143,8 @@ class LinearHead(nn.Module):
 
     def __init__(self, head: parts.LinearHead) -> None:
         super().__init__()
-        self.norm = batch_norm(head.in_channels)
-        self.linear = nn.Linear(head.in_channels, head.num_classes)
+        self.norm: nn.BatchNorm2d = batch_norm(head.in_channels)
+        self.linear: nn.Linear = nn.Linear(head.in_channels, head.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, num_classes)."""
@@ -157,11 +157,11 @@ class ConvHead(nn.Module):
 
     def __init__(self, head: parts.ConvHead) -> None:
         super().__init__()
-        self.conv1 = conv(head.in_channels, head.filters, 3, stride=2)
-        self.norm1 = batch_norm(head.filters)
-        self.conv2 = conv(head.filters, head.filters, 3, stride=2)
-        self.norm2 = batch_norm(head.filters)
-        self.linear = nn.Linear(head.filters, head.num_classes)
+        self.conv1: nn.Conv2d = conv(head.in_channels, head.filters, 3, stride=2)
+        self.norm1: nn.BatchNorm2d = batch_norm(head.filters)
+        self.conv2: nn.Conv2d = conv(head.filters, head.filters, 3, stride=2)
+        self.norm2: nn.BatchNorm2d = batch_norm(head.filters)
+        self.linear: nn.Linear = nn.Linear(head.filters, head.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, num_classes)."""

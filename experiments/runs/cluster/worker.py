@@ -85,9 +85,9 @@ class Line:
     """The way back to the command: a topic of the scheduler's events."""
 
     def __init__(self, session: str) -> None:
-        self.worker = get_worker()
+        self.worker: Any = get_worker()
         self.session = session
-        self.told = -OFTEN
+        self.told: float = -OFTEN
 
     def tell(self, report: Report) -> None:
         """All epochs, and of the steps one now and then."""
@@ -111,11 +111,11 @@ class Lease:
     """
 
     def __init__(self, client: Client, session: str) -> None:
-        self.stop = Event(session, client=client)
-        self.beat = Variable(session, client=client)
-        self.ended = threading.Event()
-        self.heard = threading.Event()
-        self.seen = time.monotonic()
+        self.stop: Event = Event(session, client=client)
+        self.beat: Variable = Variable(session, client=client)
+        self.ended: threading.Event = threading.Event()
+        self.heard: threading.Event = threading.Event()
+        self.seen: float = time.monotonic()
         if self.stop.is_set():
             self.ended.set()
         threading.Thread(target=self._watch, daemon=True).start()

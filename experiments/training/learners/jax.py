@@ -20,10 +20,18 @@ from loss_balance.experiments.training import feed
 from loss_balance.experiments.training.crew import ALONE, Crew
 from loss_balance.experiments.training.learners.interface import prefixed, under
 from loss_balance.experiments.training.learners.jax_devices import Layout
-from loss_balance.experiments.training.learners.jax_step import Carried, compiled, sgd, taken_apart
+from loss_balance.experiments.training.learners.jax_step import (
+    Carried,
+    Structure,
+    compiled,
+    sgd,
+    taken_apart,
+)
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.own import network
+from loss_balance.reference_models.description.own import NetSpec
 from loss_balance.reference_models.jax import AnytimeNet
+from loss_balance.schemes.base import Scheme
 
 
 def use_one_thread() -> None:
@@ -43,15 +51,17 @@ class JaxLearner:
 
     def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
         self.crew = crew
-        self.layout = Layout(run.engine)
-        self.spec, self.scheme = run.spec, run.scheme
+        self.layout: Layout = Layout(run.engine)
+        self.spec: NetSpec = run.spec
+        self.scheme: Scheme = run.scheme
         recipe = run.recipe
         with jax.default_device(self.layout.device):
             dtype = jnp.bfloat16 if run.engine.precision == "bfloat16" else None
-            self.structure, parameters, statistics = taken_apart(
+            structure, parameters, statistics = taken_apart(
                 network(run.spec, "jax", run.seed, dtype=dtype)
             )
-            self.carried = self.layout.everywhere(
+            self.structure: Structure = structure
+            self.carried: Any = self.layout.everywhere(
                 Carried(
                     parameters,
                     statistics,
@@ -70,8 +80,8 @@ class JaxLearner:
             self.layout.whole,
         )
         prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
-        self.constants = self.layout.everywhere(prepared)
-        self.resident = None
+        self.constants: Any = self.layout.everywhere(prepared)
+        self.resident: Any = None
         if feed.resident(data):
             self.resident = self.layout.everywhere((data.x_train, data.y_train))
 

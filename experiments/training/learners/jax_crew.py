@@ -16,11 +16,11 @@ from loss_balance.experiments.training.crew import refuse_unequal
 class JaxCrew:
     """All processes; each is given the whole of every batch, and computes its devices' rows."""
 
-    part = slice(None)
+    part: slice = slice(None)
 
     def __init__(self) -> None:
-        self.rank = jax.process_index()
-        self.size = jax.process_count()
+        self.rank: int = jax.process_index()
+        self.size: int = jax.process_count()
 
     def wait(self) -> None:
         _of_all(0.0)

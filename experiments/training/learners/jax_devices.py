@@ -29,8 +29,9 @@ class Layout:
 
     def __init__(self, engine: Engine) -> None:
         devices = devices_of(engine.device, engine.devices)
-        self.device = next(d for d in devices if d.process_index == jax.process_index())
-        self.whole = self._rows = None
+        self.device: Any = next(d for d in devices if d.process_index == jax.process_index())
+        self.whole: Any = None
+        self._rows: Any = None
         if len(devices) > 1:
             mesh = Mesh(np.array(devices), (ROWS,), axis_types=(AxisType.Auto,))
             self.whole, self._rows = _over(mesh), _over(mesh, ROWS)

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from loss_balance import LinearSchedule
 from loss_balance.backends.tensorflow import Balancer
 from loss_balance.experiments.data.augment import (
     Constants,
@@ -27,6 +28,8 @@ from loss_balance.experiments.training.learners.interface import prefixed, under
 from loss_balance.experiments.training.learners.keras_replicas import (
     MEAN,
     SUM,
+    OneDevice,
+    Replicas,
     average_statistics,
     norm_together,
     place_of,
@@ -34,6 +37,9 @@ from loss_balance.experiments.training.learners.keras_replicas import (
 )
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.own import network
+from loss_balance.experiments.training.recipes import Recipe
+from loss_balance.experiments.training.schemes import Coupling
+from loss_balance.reference_models.description.own import NetSpec
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -51,38 +57,46 @@ class TensorFlowLearner:
     """Network, SGD and balancer of one run; the training split lives on each device too."""
 
     def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
-        self.crew, self.spec = crew, run.spec
-        self.place = place_of(run.engine)
-        self.recipe = run.recipe
+        self.crew: Crew = crew
+        self.spec: NetSpec = run.spec
+        self.place: OneDevice | Replicas = place_of(run.engine)
+        self.recipe: Recipe = run.recipe
         with self.place.scope():
-            self.net = network(
+            self.net: Any = network(
                 run.spec, "tensorflow", run.seed, dtype=POLICIES[run.engine.precision]
             )
-            self.local_norms = run.engine.batch_norm == "local" and self.place.count > 1
+            self.local_norms: bool = run.engine.batch_norm == "local" and self.place.count > 1
             if self.place.count > 1 and not self.local_norms:
                 norm_together(self.net)
-            self.coupling = run.coupling
-            self.strength = run.coupling.strength(run.steps(len(data.y_train)))
-            self.balance = Balancer(
+            self.coupling: Coupling = run.coupling
+            self.strength: float | LinearSchedule = run.coupling.strength(
+                run.steps(len(data.y_train))
+            )
+            self.balance: Any = Balancer(
                 run.scheme, equilibrium=run.coupling.equilibrium, pull=run.coupling.pull
             )
             follows = run.scheme.observes == "gradients"
             # The norms of the exits' gradients in the last step, where the scheme follows them.
-            self.norms = tf.Variable(tf.zeros(len(run.spec.exits))) if follows else None
-            self.parameters = {
+            self.norms: tf.Variable | None = (
+                tf.Variable(tf.zeros(len(run.spec.exits))) if follows else None
+            )
+            self.parameters: dict[str, Any] = {
                 name: variable.value
                 for name, variable in self.net.named_variables()
                 if variable.trainable
             }
-            self.momenta = {
+            self.momenta: dict[str, tf.Variable] = {
                 name: tf.Variable(tf.zeros_like(parameter), trainable=False)
                 for name, parameter in self.parameters.items()
             }
             prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
-            self.constants = Constants(*map(tensor, prepared))
-        self.resident = None
+            self.constants: Constants = Constants(*map(tensor, prepared))
+        self.resident: tuple[Any, Any] | None = None
         if feed.resident(data):
-            self.resident = self.place.everywhere(data.x_train), self.place.everywhere(data.y_train)
+            self.resident = (
+                self.place.everywhere(data.x_train),
+                self.place.everywhere(data.y_train),
+            )
         self._step = tf.function(
             self.place.jointly(self._step_losses), autograph=False, jit_compile=run.engine.compiled
         )

@@ -15,7 +15,8 @@ from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.training.engine import Engine
 
 KINDS = {"cpu": "CPU", "cuda": "GPU"}
-MEAN, SUM = tf.distribute.ReduceOp.MEAN, tf.distribute.ReduceOp.SUM
+MEAN: Any = tf.distribute.ReduceOp.MEAN
+SUM: Any = tf.distribute.ReduceOp.SUM
 
 
 class OneDevice:
@@ -24,7 +25,7 @@ class OneDevice:
     count = 1
 
     def __init__(self, kind: str) -> None:
-        self.device = f"{kind}:0"
+        self.device: str = f"{kind}:0"
 
     def scope(self) -> AbstractContextManager[Any]:
         """Variables and tensors made in it lie here."""
@@ -60,7 +61,7 @@ class Replicas:
         self.count = count
         devices = [f"{kind}:{i}" for i in range(count)]
         on_cpu = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
-        self.strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=on_cpu)
+        self.strategy: Any = tf.distribute.MirroredStrategy(devices, cross_device_ops=on_cpu)
 
     def scope(self) -> AbstractContextManager[Any]:
         scope: AbstractContextManager[Any] = self.strategy.scope()

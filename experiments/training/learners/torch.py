@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
+from loss_balance import LinearSchedule
 from loss_balance.backends.torch import Balancer
 from loss_balance.experiments.data.augment import (
     Constants,
@@ -33,6 +34,8 @@ from loss_balance.experiments.training.learners.torch_crew import (
 )
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.own import network
+from loss_balance.experiments.training.schemes import Coupling
+from loss_balance.reference_models.description.own import NetSpec
 from loss_balance.reference_models.torch.net import Fork, placed_as, whole
 
 
@@ -45,32 +48,36 @@ class TorchLearner:
     """Network, SGD and balancer of one run; the training split lives on the device too."""
 
     def __init__(self, run: Run, data: Dataset, crew: Crew = ALONE) -> None:
-        self.crew, self.spec = crew, run.spec
+        self.crew: Crew = crew
+        self.spec: NetSpec = run.spec
         # Not by the rank, which on several machines is no number of a GPU.
-        self.device = crew.device if isinstance(crew, TorchCrew) else device_of(run.engine.device)
-        self.autocast = run.engine.precision == "bfloat16"
-        self.net = network(run.spec, "torch", run.seed).to(self.device)
+        self.device: torch.device = (
+            crew.device if isinstance(crew, TorchCrew) else device_of(run.engine.device)
+        )
+        self.autocast: bool = run.engine.precision == "bfloat16"
+        self.net: Any = network(run.spec, "torch", run.seed).to(self.device)
         if run.engine.strategy != "fsdp":  # which takes contiguous parameters alone
             self.net.to(memory_format=torch.channels_last)
-        self.shared = shared(self.net, run.engine, crew)
-        self.coupling = run.coupling
-        self.strength = run.coupling.strength(run.steps(len(data.y_train)))
-        self.balance = Balancer(
+        self.shared: nn.Module = shared(self.net, run.engine, crew)
+        self.coupling: Coupling = run.coupling
+        self.strength: float | LinearSchedule = run.coupling.strength(run.steps(len(data.y_train)))
+        self.balance: Balancer = Balancer(
             run.scheme, equilibrium=run.coupling.equilibrium, pull=run.coupling.pull
         ).to(self.device)
         # The norms of the exits' gradients in the last step, and where the next ones go.
-        self.norms = self.probe = None
+        self.norms: Tensor | None = None
+        self.probe: Tensor | None = None
         if run.scheme.observes == "gradients":
             self.norms = torch.zeros(len(run.spec.exits), device=self.device)
             self.probe = torch.zeros_like(self.norms, requires_grad=True)
-        self.optimizer = torch.optim.SGD(
+        self.optimizer: torch.optim.SGD = torch.optim.SGD(
             _decay_groups(self.net, run.recipe.weight_decay),
             lr=run.recipe.learning_rate,
             momentum=run.recipe.momentum,
         )
         prepared = constants(data.augmentation, data.input_shape, data.mean, data.std)
-        self.constants = Constants(*map(self._on_device, prepared))
-        self.resident = None
+        self.constants: Constants = Constants(*map(self._on_device, prepared))
+        self.resident: tuple[Tensor, Tensor] | None = None
         if feed.resident(data):
             self.resident = self._on_device(data.x_train), self._on_device(data.y_train)
         self._losses = (

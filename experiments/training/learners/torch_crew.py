@@ -20,9 +20,9 @@ class TorchCrew:
     """The processes of the default group."""
 
     def __init__(self, device: torch.device) -> None:
-        self.rank = dist.get_rank()
-        self.size = dist.get_world_size()
-        self.part = slice(self.rank, None, self.size)
+        self.rank: int = dist.get_rank()
+        self.size: int = dist.get_world_size()
+        self.part: slice[int, Any, int] = slice(self.rank, None, self.size)
         self.device = device
 
     def wait(self) -> None:
