@@ -57,13 +57,8 @@ KERAS_TESTS = [
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
 MULTIPROCESS = "tests/multiprocess"
 APART = f"--ignore={MULTIPROCESS}"
-NO_FRAMEWORK = (
-    "core",
-    "experiments/pages",
-    "experiments/serving",
-    "test_house.py",
-    "test_wheel.py",
-)
+BARE = ("core", "test_house.py", "test_wheel.py")
+NO_FRAMEWORK = ("experiments/pages", "experiments/serving")
 # What of the command is the same code whatever trains: with one framework.
 COMMANDS = ("compare", "field", "fuzz", "paper", "report", "study")
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
@@ -110,14 +105,19 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, framework: str) -> None:
     """Pytest with one framework; arguments after -- go to pytest."""
     install(session, EXTRAS[framework], *TESTING, "setuptools", *TOOLS.get(framework, []))
+    test(session, framework)
+
+
+def test(session: nox.Session, framework: str) -> None:
+    """Runs the tests that one framework is for, where the session is."""
     loops = ",".join(LOOPS) if framework == "torch" else ""
     needed = {"LOSS_BALANCE_REQUIRE": NEEDED[framework], "LOSS_BALANCE_LOOPS": loops}
     profile = "default" if framework == "numpy" else "frameworks"
     env = {**needed, **QUIET, "HYPOTHESIS_PROFILE": profile}
-    # What has no framework is tested twice: bare, and with all that the experiments need.
-    ignored = []
+    # What has no framework is tested bare, and what the experiments add to that with PyTorch.
+    ignored = [] if framework == "numpy" else [f"--ignore=tests/{name}" for name in BARE]
     if framework in ("tensorflow", "jax"):
-        ignored = [f"--ignore=tests/{name}" for name in NO_FRAMEWORK]
+        ignored += [f"--ignore=tests/{name}" for name in NO_FRAMEWORK]
         ignored += [f"--ignore-glob=tests/experiments/**/test_{name}.py" for name in COMMANDS]
         ignored += ["--ignore-glob=tests/benchmarks/test_[!p]*.py"]  # but of performance
     session.run(*PYTEST, APART, *ignored, *session.posargs, env=env)
@@ -165,11 +165,19 @@ def verify(session: nox.Session) -> None:
     run_together(session, "loss-balance", "verify", *sequences)
 
 
-@nox.session(python=["3.12", "3.13"])
-def pythons(session: nox.Session) -> None:
-    """The NumPy part on other versions of Python, where they are installed; not by default."""
-    session.install(".", *TESTING, "setuptools")
-    session.run(*PYTEST, *session.posargs)
+@nox.session(python=["3.11", "3.12", "3.13"])
+@nox.parametrize("framework", list(EXTRAS))
+def pythons(session: nox.Session, framework: str) -> None:
+    """The sdist, installed and tested by its own tests, on each Python there is; not by default."""
+    session.install("build")
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "build", "--sdist", "--outdir", str(folder), silent=True)
+    (sdist,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, folder, filter="data")
+    session.chdir(sdist.with_suffix("").with_suffix(""))
+    install(session, EXTRAS[framework], *TESTING, "setuptools", *TOOLS.get(framework, []))
+    test(session, framework)
 
 
 @nox.session
