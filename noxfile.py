@@ -32,7 +32,7 @@ NEEDED = {  # what its tests must not skip
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
-# Whose training loops, and files, docs/training-loop.md is about.
+# Whose training loops, and files, docs/guides/training-loop.md is about.
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
     "jax": ["orbax-checkpoint", "flatbuffers"],
@@ -192,9 +192,9 @@ def lowest(session: nox.Session, framework: str) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures docs/performance.md anew, on this machine; arguments after -- go to it."""
+    """Measures docs/results/performance.md anew, on this machine; arguments after -- go to it."""
     install(session, ALL, "torchjd")
-    arguments = session.posargs or ["--page", "docs/performance.md"]
+    arguments = session.posargs or ["--page", "docs/results/performance.md"]
     session.run("python", "-m", "benchmarks", *arguments, env={"PYTHONPATH": "."})
 
 

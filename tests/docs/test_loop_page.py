@@ -1,4 +1,4 @@
-"""docs/training-loop.md: none of its blocks goes untested."""
+"""docs/guides/training-loop.md: none of its blocks goes untested."""
 
 from __future__ import annotations
 

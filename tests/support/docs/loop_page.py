@@ -1,4 +1,4 @@
-"""The blocks of docs/training-loop.md: ```` ```python FRAMEWORK NAME ````, run as they stand."""
+"""The blocks of docs/guides/training-loop.md: ```` ```python FRAMEWORK NAME ````, run as they stand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.docs.pages import DOCS, fences
 
-PAGE = DOCS / "training-loop.md"
+PAGE = DOCS / "guides" / "training-loop.md"
 FENCES = fences(PAGE.name)
 BLOCKS = {tuple(label.split()): code for _, label, code in FENCES}
 
