@@ -14,7 +14,16 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "backbones", "keras", "distributed", "verify"]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "tests",
+    "backbones",
+    "keras",
+    "distributed",
+    "verify",
+    "docs",
+]
 nox.options.error_on_missing_interpreters = False
 
 EXTRAS = {
@@ -46,7 +55,7 @@ FOREIGN_TESTS = [
     "tests/docs/test_pages.py",
 ]
 # [all] with the TensorFlow that CPUs need.
-ALL = "[torch,tensorflow-cpu,jax,experiments,dask,export,serve]"
+ALL = "torch,tensorflow-cpu,jax,experiments,dask,export,serve"
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = [
     "tests/backends/keras",
@@ -66,6 +75,7 @@ NO_FRAMEWORK = (
 )
 # What of the command is the same code whatever trains: with one framework.
 COMMANDS = ("compare", "field", "fuzz", "paper", "report", "study")
+SITE = str(Path("docs", "_build", "html"))
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
@@ -86,7 +96,16 @@ def run_together(session: nox.Session, program: str, *arguments: str, **options:
 @nox.session
 def together(session: nox.Session) -> None:
     """Makes one environment with all frameworks, which the sessions that need them all share."""
-    install(session, ALL, "mypy", *TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools")
+    install(
+        session,
+        f"[{ALL},docs]",
+        "mypy",
+        *TESTING,
+        CLIENT,
+        "psutil",
+        "orbax-checkpoint",
+        "setuptools",
+    )
 
 
 @nox.session
@@ -163,6 +182,15 @@ def verify(session: nox.Session) -> None:
     run_together(session, "loss-balance", "verify", *sequences)
 
 
+@nox.session(python=False, requires=["together"])
+def docs(session: nox.Session) -> None:
+    """The site in docs/_build/html: every warning an error, then what is in it is looked over."""
+    strict = ["--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env"]
+    run_together(session, "sphinx-build", *strict, "docs", SITE, *session.posargs, env=QUIET)
+    env = {"LOSS_BALANCE_SITE": SITE}
+    run_together(session, "pytest", "tests/docs/test_site.py", env=env)
+
+
 @nox.session(python=["3.12", "3.13"])
 def pythons(session: nox.Session) -> None:
     """The NumPy part on other versions of Python, where they are installed; not by default."""
@@ -193,7 +221,7 @@ def lowest(session: nox.Session, framework: str) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measures docs/results/performance.md anew, on this machine; arguments after -- go to it."""
-    install(session, ALL, "torchjd")
+    install(session, f"[{ALL}]", "torchjd")
     arguments = session.posargs or ["--page", "docs/results/performance.md"]
     session.run("python", "-m", "benchmarks", *arguments, env={"PYTHONPATH": "."})
 
