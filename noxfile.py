@@ -41,7 +41,7 @@ NEEDED = {  # what its tests must not skip
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
-# Whose training loops, and files, docs/guides/training-loop.md is about.
+# Whose training loops, and files, docs/guides is about.
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
     "jax": ["orbax-checkpoint", "flatbuffers"],
