@@ -185,6 +185,7 @@ def verify(session: nox.Session) -> None:
 @nox.session(python=False, requires=["together"])
 def docs(session: nox.Session) -> None:
     """The site in docs/_build/html: every warning an error, then what is in it is looked over."""
+    shutil.rmtree(SITE, ignore_errors=True)  # of pages that are no more
     strict = ["--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env"]
     run_together(session, "sphinx-build", *strict, "docs", SITE, *session.posargs, env=QUIET)
     env = {"LOSS_BALANCE_SITE": SITE}

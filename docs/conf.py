@@ -26,6 +26,7 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
+default_role = "code"  # in docstrings, as in Markdown
 myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3  # links to a heading are GitHub's
 suppress_warnings = ["myst.header"]  # pages that others write begin as they like
@@ -47,6 +48,7 @@ html_title = "loss-balance"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_use_index = html_domain_indices = False  # there is a search
 html_show_sphinx = False
 html_math_renderer = "mathml"  # MathJax would be fetched from elsewhere
 

@@ -76,12 +76,12 @@ def step(ink: dict[str, str]) -> str:
             *parts,
             arrow(290, 128, 332, 128, ink["line"]),
             arrow(540, 128, 582, 128, ink["line"]),
-            arrow(130, 196, 130, 236, ink["line"]),
+            arrow(130, 236, 130, 196, ink["line"]),
             arrow(640, 196, 560, 236, ink["line"], "5 4"),
             f'<rect x="{LEFT}" y="240" width="650" height="38" rx="6" fill="none" '
             f'stroke="{ink["line"]}" stroke-width="1.6"/>',
             text(LEFT + 14, 264, f"loss = {sums} = {total:.2f}", ink["text"], 16),
-            text(142, 220, "backward goes this way", soft),
+            text(142, 220, "gradients flow back, each times its weight", soft),
             text(622, 226, "no gradient", soft),
             text(
                 LEFT,
