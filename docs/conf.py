@@ -45,6 +45,7 @@ python_maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = "loss-balance"
+pygments_dark_style = "github-dark"  # furo's underlines modules, as if they were links
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
