@@ -22,10 +22,11 @@ ELSEWHERE = {f"distributed/{name}.md" for name in ("torch", "jax", "tensorflow",
 FRAMEWORKS = ("torch", "keras", "tensorflow", "jax", "numpy")
 LIBRARIES = (
     *FRAMEWORKS,
-    *("matplotlib", "safetensors", "timm", "onnxruntime", "onnxscript", "orbax"),
+    *("matplotlib", "safetensors", "timm", "onnxruntime", "onnxscript", "orbax", "flatbuffers"),
 )
 ONNX = r"loss_balance\.reference_models(\.| import )onnx"
-SIGNS = {"onnxruntime": ONNX, "onnxscript": ONNX}  # that a block needs a library
+# That a block needs a library.
+SIGNS = {"onnxruntime": ONNX, "onnxscript": ONNX, "flatbuffers": r"\bto_jax\b"}
 NOT_RUN = {"distributed/cluster.md": 2}  # blocks of Python, for reasons that the page has
 
 
@@ -95,6 +96,14 @@ def test_a_block_of_python_is_run_or_says_why_not(path):
         assert all(len(b.label.split()) < 2 for b in found)
     going_on = {b.label for b in found if len(b.label.split()) == 1}
     assert named(path) in ELSEWHERE or going_on <= set(FRAMEWORKS)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=named)
+def test_python_is_marked_as_such(path):
+    for block in blocks_of(path):
+        if not block.language:
+            with pytest.raises(SyntaxError):
+                compile(block.code, named(path), "exec")
 
 
 def test_two_commands_do_all_setting_up_and_ci_runs_the_second():
