@@ -14,7 +14,16 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "backbones", "keras", "distributed", "verify"]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "tests",
+    "backbones",
+    "keras",
+    "distributed",
+    "verify",
+    "docs",
+]
 nox.options.error_on_missing_interpreters = False
 
 EXTRAS = {
@@ -32,7 +41,7 @@ NEEDED = {  # what its tests must not skip
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
-# Whose training loops, and files, docs/training-loop.md is about.
+# Whose training loops, and files, docs/guides is about.
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
     "jax": ["orbax-checkpoint", "flatbuffers"],
@@ -46,7 +55,7 @@ FOREIGN_TESTS = [
     "tests/docs/test_pages.py",
 ]
 # [all] with the TensorFlow that CPUs need.
-ALL = "[torch,tensorflow-cpu,jax,experiments,dask,export,serve]"
+ALL = "torch,tensorflow-cpu,jax,experiments,dask,export,serve"
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = [
     "tests/backends/keras",
@@ -61,6 +70,7 @@ BARE = ("core", "test_house.py", "test_wheel.py")
 NO_FRAMEWORK = ("experiments/pages", "experiments/serving")
 # What of the command is the same code whatever trains: with one framework.
 COMMANDS = ("compare", "field", "fuzz", "paper", "report", "study")
+SITE = str(Path("docs", "_build", "html"))
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
 
@@ -82,7 +92,8 @@ def run_together(session: nox.Session, program: str, *arguments: str, **options:
 def together(session: nox.Session) -> None:
     """Makes one environment with all frameworks, which the sessions that need them all share."""
     tools = ("mypy", "basedpyright")  # pyright, as one wheel with the Node.js that it needs
-    install(session, ALL, *tools, *TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools")
+    needed = (*TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools")
+    install(session, f"[{ALL},docs]", *tools, *needed)
 
 
 @nox.session
@@ -165,6 +176,16 @@ def verify(session: nox.Session) -> None:
     run_together(session, "loss-balance", "verify", *sequences)
 
 
+@nox.session(python=False, requires=["together"])
+def docs(session: nox.Session) -> None:
+    """The site in docs/_build/html: every warning an error, then what is in it is looked over."""
+    shutil.rmtree(SITE, ignore_errors=True)  # of pages that are no more
+    strict = ["--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env"]
+    run_together(session, "sphinx-build", *strict, "docs", SITE, *session.posargs, env=QUIET)
+    env = {"LOSS_BALANCE_SITE": SITE}
+    run_together(session, "pytest", "tests/docs/test_site.py", env=env)
+
+
 @nox.session(python=["3.11", "3.12", "3.13"])
 @nox.parametrize("framework", list(EXTRAS))
 def pythons(session: nox.Session, framework: str) -> None:
@@ -202,9 +223,9 @@ def lowest(session: nox.Session, framework: str) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures docs/performance.md anew, on this machine; arguments after -- go to it."""
-    install(session, ALL, "torchjd")
-    arguments = session.posargs or ["--page", "docs/performance.md"]
+    """Measures docs/results/performance.md anew, on this machine; arguments after -- go to it."""
+    install(session, f"[{ALL}]", "torchjd")
+    arguments = session.posargs or ["--page", "docs/results/performance.md"]
     session.run("python", "-m", "benchmarks", *arguments, env={"PYTHONPATH": "."})
 
 

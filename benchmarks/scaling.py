@@ -1,4 +1,4 @@
-"""What sharing a batch costs here, and what that means for ILSVRC; prints docs/scaling.md's tables.
+"""What sharing a batch costs here and means for ILSVRC: docs/distributed/scaling.md's tables.
 
     python -m benchmarks.scaling
 

@@ -1,5 +1,7 @@
 """An anytime network from a folder of ONNX files; NumPy and onnxruntime are all it needs.
 
+::
+
     net = AnytimeNet("runs/train/export-onnx")
     prediction = predict(net.anytime(images), deadline=0.005)
 

@@ -30,6 +30,8 @@ def fork(
 ) -> tuple[Any, Any]:
     """(what exit `index` reads, what goes on to deeper ones); both are `features`.
 
+    ::
+
         branch, x = fork(x, i, state, scheme)
         logits.append(head(branch))
         ...

@@ -39,6 +39,8 @@ class BalanceState(nnx.Variable[Any]):
 class Balancer(StatefulBalancer, nnx.Module):
     """`balance` as a Flax NNX module that keeps its state.
 
+    ::
+
         balance = Balancer(AdaLoss(3))
         loss = balance([loss1, loss2, loss3])
 

@@ -31,6 +31,8 @@ class BranchingLayer(StateLayer):
     def fork(self, features: Any, index: int | str, probe: Any = None) -> tuple[Any, Any]:
         """(what exit `index` reads, what goes on to deeper ones); both are `features`.
 
+        ::
+
             branch, x = balance.fork(x, i)
             logits.append(head(branch))
 
@@ -68,6 +70,8 @@ class BranchingLayer(StateLayer):
         temperature: float = TEMPERATURE,
     ) -> Any:
         """What to add to the total so that early exits learn from the last one, a scalar.
+
+        ::
 
             loss = balance.guidance(logits) + balance(losses)
 

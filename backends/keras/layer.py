@@ -43,6 +43,8 @@ from loss_balance.schemes.clock import mean, note, settle
 class Balancer(BranchingLayer):
     """Weighted sum of losses whose weights follow the losses.
 
+    ::
+
         balance = Balancer(AdaLoss(3))
         with tf.GradientTape() as tape:
             loss = balance([loss1, loss2, loss3])

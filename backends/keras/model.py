@@ -31,6 +31,8 @@ def balance_model(
 ) -> BalancedModel:
     """A model with the same outputs whose losses `fit` adds up with the scheme's weights.
 
+    ::
+
         model = balance_model(model, AdaLoss(3))
         model.compile(optimizer="adam", loss=[loss1, loss2, loss3])
         model.fit(x, [y1, y2, y3])

@@ -28,6 +28,8 @@ from loss_balance.schemes.base import Scheme
 class Balancer(Branching, Joinable):
     """Weighted sum of losses whose weights follow the losses.
 
+    ::
+
         balance = Balancer(AdaLoss(3)).to(device)
         loss = balance([loss1, loss2, loss3])
         loss.backward()

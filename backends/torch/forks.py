@@ -60,6 +60,8 @@ class Branching(Clock):
     def fork(self, features: Any, index: int | str, probe: Tensor | None = None) -> tuple[Any, Any]:
         """(what exit `index` reads, what goes on to deeper ones); both are `features`.
 
+        ::
+
             branch, x = balance.fork(x, i)
             logits.append(head(branch))
 
@@ -99,6 +101,8 @@ class Branching(Clock):
         temperature: float = TEMPERATURE,
     ) -> Tensor:
         """What to add to the total so that early exits learn from the last one, a scalar.
+
+        ::
 
             loss = balance.guidance(logits) + balance(losses)
 

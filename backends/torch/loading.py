@@ -43,6 +43,11 @@ class LoadedState(StateInBuffers):
         self._identity = found
 
     def export_state(self) -> dict[str, np.ndarray]:
+        """The state as NumPy arrays that `import_state` of any framework takes.
+
+        Beside the fields of the scheme's state there is "identity", which says whose state it is.
+        Warns of a loss that was bad in more than half of the last 100 updates.
+        """
         self.wake()
         return self._put_here() if self._unborn else super().export_state()
 

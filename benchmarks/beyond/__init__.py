@@ -1,1 +1,1 @@
-"""The study of docs/beyond.md: what beats AdaLoss, trained and tabulated by one command."""
+"""The study of docs/results/beyond.md: what beats AdaLoss, trained and tabulated by one command."""

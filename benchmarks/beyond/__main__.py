@@ -1,4 +1,4 @@
-"""Trains what docs/beyond.md compares, two runs side by side, and prints it as a table.
+"""Trains what docs/results/beyond.md compares, two runs side by side, and prints it as a table.
 
     python -m benchmarks.beyond --network resann-3-8 --data digit-pairs --seeds 5 const guided
 

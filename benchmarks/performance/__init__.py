@@ -1,1 +1,1 @@
-"""Every figure of docs/performance.md: `python -m benchmarks` measures them and prints the page."""
+"""Every figure of docs/results/performance.md: `python -m benchmarks` measures and prints it."""

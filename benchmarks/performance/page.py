@@ -59,7 +59,7 @@ def processor_name() -> str:
 
 
 def page(rows: Iterable[Row], command: str) -> str:
-    """The whole of docs/performance.md: the remarks, with `{table NAME}` and `{machine}` filled in.
+    """The whole of docs/results/performance.md: the remarks, `{table NAME}` and `{machine}` put in.
 
     Tables that the remarks do not name follow at the end.
     """

@@ -1,5 +1,7 @@
 """The best answer of an anytime network by a deadline, for one input or a batch.
 
+::
+
     net = AnytimeNet(families.resann(9, 32))
     prediction = predict(net.anytime(images), deadline=0.05)
 

@@ -62,6 +62,8 @@ def run(
     current one only if its validation error is lower (paper, Section 4), so by the time on its
     watch the result is that of `answer(schedule(...), deadline)`.
 
+    ::
+
         with ThreadPoolExecutor(2) as pool:
             prediction = run(members, images, deadline=0.2, executor=pool)
         with dask.distributed.Client(address).get_executor() as pool:  # other machines

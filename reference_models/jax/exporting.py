@@ -41,6 +41,8 @@ def to_jax(
 ) -> Written:
     """Writes programs of `jax.export`, for any batch.
 
+    ::
+
         program = jax.export.deserialize(bytearray(Path(folder, "exit0.jax").read_bytes()))
         (logits,) = program.call(images)
 

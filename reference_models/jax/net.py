@@ -33,6 +33,8 @@ Fork = Callable[..., tuple[Any, Any]]  # (maps, exit) to (what it reads, what go
 class AnytimeNet(nnx.Module):
     """A network that predicts after several of its units.
 
+    ::
+
         net = AnytimeNet(families.resann(9, 32))
 
         @nnx.jit
@@ -45,7 +47,7 @@ class AnytimeNet(nnx.Module):
     Args:
         spec: what to build.
         seed: of the first weights, `weights.initialise(spec, seed)`. None draws none: all arrays
-            are `jax.ShapeDtypeStruct`s, for `load_weights` or a checkpoint to fill.
+            are `jax.ShapeDtypeStruct`, for `load_weights` or a checkpoint to fill.
         checkpoint: whether the backward pass computes each unit and head anew instead of keeping
             what is inside them: less memory, one more forward pass. Of DenseANN and MSDNet it then
             keeps each map once, not every concatenation. Not for forward-mode differentiation.
@@ -118,6 +120,8 @@ class AnytimeNet(nnx.Module):
         depend on who else is still in the batch. What lies between two exits is compiled once per
         shape and structure, and runs on whatever weights the network has by then.
 
+        ::
+
             answers = net.anytime(images)
             logits = next(answers)
             logits = answers.send(np.flatnonzero(unsure(logits)))  # the others are done
@@ -137,7 +141,7 @@ class AnytimeNet(nnx.Module):
         """What is computed in evaluation mode up to each exit from the one before it.
 
         The first one takes images (B, H, W, C), each other one the maps that the one before handed
-        on, as positional arguments; each returns (*maps handed on, logits), the last one (logits,).
+        on, as positional arguments; each returns (maps ..., logits), the last one (logits,).
         """
         several = isinstance(self.spec.stem, MultiScaleStem)
         return [Unpacked(run, several and k > 0) for k, run in enumerate(self._segments())]

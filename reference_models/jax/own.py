@@ -32,6 +32,8 @@ def with_exits(
 ) -> MultiExitNet:
     """A network of stages that predicts after some of them.
 
+    ::
+
         net = with_exits({"stem": stem, "body": body, "top": top}, ["stem", "body"],
                          input_shape=(32, 32, 3))
         losses = [cross_entropy(logits, labels) for logits in net(images)]
@@ -123,6 +125,8 @@ class MultiExitNet(nnx.Module):
         else is still in the batch. What lies between two exits is compiled once per shape and
         structure, and runs on whatever weights the network has by then.
 
+        ::
+
             answers = net.anytime(images)
             logits = next(answers)
             logits = answers.send(np.flatnonzero(unsure(logits)))  # the others are done
@@ -159,7 +163,7 @@ class MultiExitNet(nnx.Module):
         """What is computed in evaluation mode up to each exit from the one before it.
 
         Each takes the arrays that the one before handed on, the first one images (B, H, W, C), as
-        positional arguments, and returns (*arrays handed on, logits), the last one (logits,).
+        positional arguments, and returns (arrays handed on ..., logits), the last one (logits,).
         """
         image = (1, *self.input_shape)
         features: Any = jax.ShapeDtypeStruct(image, jnp.float32)  # type: ignore[no-untyped-call]
@@ -174,7 +178,7 @@ class MultiExitNet(nnx.Module):
 
         Multiply-adds per image of convolutions and matrix products alone, padding included, in
         evaluation mode (`reference_models.counting.jax` says what of loops); values of
-        `nnx.Param`s, each once.
+        nnx.Param, each once.
         """
         total, seen, found = 0, dict[int, int](), []
         features: Any = jax.eval_shape(lambda: jnp.zeros((1, *self.input_shape), jnp.float32))

@@ -34,6 +34,8 @@ def to_savedmodel(
 ) -> Written:
     """Writes a SavedModel with a signature for each segment and each exit, for any batch.
 
+    ::
+
         model = tf.saved_model.load(folder)
         model.signatures["exit0"](images=images)["logits"]
 

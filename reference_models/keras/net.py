@@ -33,10 +33,14 @@ Fork = Callable[[Any, int], tuple[Any, Any]]  # (maps, exit) to (what it reads, 
 class AnytimeNet(keras.Model):
     """A network that predicts after several of its units.
 
+    ::
+
         net = AnytimeNet(families.resann(9, 32))
         losses = [cross_entropy(labels, logits) for logits in net(images, training=True)]
 
     or, with `fit` and AdaLoss,
+
+    ::
 
         model = balance_model(net, len(net.spec.exits))
         model.compile("sgd", loss=[cross_entropy] * len(net.spec.exits))
@@ -113,6 +117,8 @@ class AnytimeNet(keras.Model):
     def anytime(self, x: Any) -> Generator[Any, Any, None]:
         """The answers of a call in inference, one exit at a time; nothing deeper is run.
 
+        ::
+
             answers = net.anytime(images)
             logits = next(answers)
             logits = answers.send([0, 2])  # goes on with two of the images
@@ -136,7 +142,7 @@ class AnytimeNet(keras.Model):
         """What is computed in inference up to each exit from the one before it.
 
         The first one takes images (B, H, W, C), each other one the maps that the one before handed
-        on, as positional arguments; each returns (*maps handed on, logits), the last one (logits,).
+        on, as positional arguments; each returns (maps ..., logits), the last one (logits,).
         """
         several, last = isinstance(self.spec.stem, MultiScaleStem), len(self.spec.exits) - 1
         return [

@@ -28,6 +28,8 @@ def with_exits(
 ) -> MultiExitNet:
     """A network of a functional model that also predicts after some of its layers.
 
+    ::
+
         backbone = keras.applications.ResNet50V2(weights=None, classifier_activation=None)
         net = with_exits(backbone, ["conv2_block3_out", "conv3_block4_out"])
         model = balance_model(net, len(net.names))
@@ -128,6 +130,8 @@ class MultiExitNet(keras.Model):
     def anytime(self, x: Any) -> Generator[Any, Any, None]:
         """The answers of a call in inference, one exit at a time; nothing deeper is run.
 
+        ::
+
             answers = net.anytime(images)
             logits = next(answers)
             logits = answers.send([0, 2])  # goes on with two of the images
@@ -168,7 +172,7 @@ class MultiExitNet(keras.Model):
         """What is computed in inference up to each exit from the one before it.
 
         Each takes the tensors that the one before handed on, the first one images (B, H, W, C), as
-        positional arguments, and returns (*tensors handed on, logits), the last one (logits,).
+        positional arguments, and returns (tensors handed on ..., logits), the last one (logits,).
         """
         stages, last = self._cut.stages, len(self.names) - 1
         return [

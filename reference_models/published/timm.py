@@ -28,6 +28,8 @@ _OF_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "r
 def weights_from_timm(spec: AnytimeSpec, state: Mapping[str, Any], seed: int = 0) -> Weights:
     """The backbone of a network of timm's as weights of ours, with fresh early heads.
 
+    ::
+
         state = timm.create_model("densenet169", pretrained=True).state_dict()
         net.load_weights(weights_from_timm(net.spec, state))
 

@@ -25,6 +25,8 @@ Fork = Callable[[Any, int], tuple[Any, Any]]  # (maps, exit) to (what it reads, 
 class AnytimeNet(nn.Module):
     """A network that predicts after several of its units.
 
+    ::
+
         net = AnytimeNet(families.resann(9, 32))
         losses = [F.cross_entropy(logits, labels) for logits in net(images)]
 
@@ -105,7 +107,7 @@ class AnytimeNet(nn.Module):
         """What is computed up to each exit from the one before it; the parts are the network's.
 
         The first one takes images (B, C, H, W), each other one the maps that the one before handed
-        on, as positional arguments; each returns (*maps handed on, logits), the last one (logits,).
+        on, as positional arguments; each returns (maps ..., logits), the last one (logits,).
 
         Raises:
             ValueError: the network is in training mode, or a part of it is.

@@ -42,6 +42,8 @@ def with_exits(
 ) -> MultiExitNet:
     """`model` with an exit after each named module; its own output is the last exit.
 
+    ::
+
         net = with_exits(timm.create_model("resnet18"), ["layer1", "layer2", "layer3"])
         losses = [F.cross_entropy(logits, labels) for logits in net(images)]
 
@@ -145,7 +147,7 @@ class MultiExitNet(nn.Module):
         """What is computed up to each exit from the one before it, as modules.
 
         Each takes the tensors that the one before handed on, the first one images (B, C, H, W), as
-        positional arguments, and returns (*tensors handed on, logits), the last one (logits,).
+        positional arguments, and returns (tensors handed on ..., logits), the last one (logits,).
         """
         return [OwnSegment(self, stage, head) for stage, head in self._stretches()]
 

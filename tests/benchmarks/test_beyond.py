@@ -1,4 +1,4 @@
-"""The study of docs/beyond.md: its main variants are the package's schemes, its tables means."""
+"""docs/results/beyond.md: its main variants are the package's schemes, its tables means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JAX blocks of docs/training-loop.md."""
+"""The JAX blocks of docs/guides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PyTorch blocks of docs/training-loop.md about losses and their state."""
+"""The PyTorch blocks of docs/guides about losses and their state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PyTorch blocks of docs/training-loop.md about optimizers, in one process by hand."""
+"""The PyTorch blocks of docs/guides about optimizers, in one process by hand."""
 
 from __future__ import annotations
 

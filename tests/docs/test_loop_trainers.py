@@ -1,4 +1,4 @@
-"""The blocks of docs/training-loop.md with Lightning, Accelerate and Transformers themselves."""
+"""The blocks of docs/guides with Lightning, Accelerate and Transformers themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Keras block of docs/training-loop.md, on whatever backend Keras runs."""
+"""The Keras block of docs/guides, on whatever backend Keras runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/cluster.md: what it shows runs, and the options that it names exist."""
+"""docs/distributed/cluster.md: what it shows runs, and the options that it names exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("distributed")
 
-PAGE = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "distributed" / "cluster.md").read_text()
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 BLOCKS = {kind: [code for k, code in FENCE.findall(PAGE) if k == kind] for kind in ("python", "sh")}
 HERE = [code for code in BLOCKS["python"] if "LocalCluster" in code]

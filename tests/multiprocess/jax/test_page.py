@@ -1,4 +1,4 @@
-"""docs/distributed-jax.md: its blocks on four devices, and in two processes."""
+"""docs/distributed/jax.md: its blocks on four devices, and in two processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ jax = pytest.importorskip("jax")
 pytest.importorskip("orbax.checkpoint")
 from support.docs import jax_hosts
 
-PAGE = "distributed-jax.md"
+PAGE = "distributed/jax.md"
 
 
 def assert_as_by_hand(module):

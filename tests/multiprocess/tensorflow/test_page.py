@@ -1,4 +1,4 @@
-"""docs/distributed-tensorflow.md: its blocks on two devices, and in two workers."""
+"""docs/distributed/tensorflow.md: its blocks on two devices, and in two workers."""
 
 from __future__ import annotations
 
@@ -75,4 +75,4 @@ def test_a_run_of_two_workers_survives_that_one_is_killed(tmp_path):
 
 def test_every_block_is_run():
     names = ["fit", "mirrored-fit", "mirrored-loop", "workers"]
-    assert list(blocks("distributed-tensorflow.md")) == names
+    assert list(blocks("distributed/tensorflow.md")) == names

@@ -1,4 +1,4 @@
-"""The block of docs/training-loop.md on DDP, in two processes."""
+"""The block of docs/guides on DDP, in two processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/distributed-torch.md: its scripts and commands, in real processes."""
+"""docs/distributed/torch.md: its scripts and commands, in real processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from support.docs.scripts import DOCS, blocks, run, write_files
 
-PAGE = "distributed-torch.md"
+PAGE = "distributed/torch.md"
 BLOCKS = blocks(PAGE)
 TORCHRUN = BLOCKS["two processes"]
 KILLED = """

@@ -24,5 +24,5 @@ if __name__ == "__main__":
         return hand_over(*args)
 
     with mock.patch.object(jax, "make_array_from_process_local_data", watched):
-        run("distributed-jax.md", "hosts")
+        run("distributed/jax.md", "hosts")
     sys.stdout.write(f"steps {len(handed)}\n")

@@ -1,4 +1,4 @@
-"""The blocks of docs/training-loop.md: ```` ```python FRAMEWORK NAME ````, run as they stand."""
+"""The named blocks of docs/guides: ```` ```python FRAMEWORK NAME ````, run as they stand."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.docs.pages import DOCS, fences
+from support.docs.pages import DOCS, blocks_of
 
-PAGE = DOCS / "training-loop.md"
-FENCES = fences(PAGE.name)
-BLOCKS = {tuple(label.split()): code for _, label, code in FENCES}
+GUIDES = sorted((DOCS / "guides").glob("*.md"))
+FENCES = [
+    (path, *block.label.split(), block.code)
+    for path in GUIDES
+    for block in blocks_of(path)
+    if block.language == "python" and len(block.label.split()) == 2
+]
+BLOCKS = {(framework, name): code for _, framework, name, code in FENCES}
 
 
 def need(library: str) -> None:
@@ -28,8 +33,8 @@ def begin(framework: str) -> ModuleType:
 
     It is known to Python by its name, for Transformers looks for the module of a class.
     """
-    module = ModuleType("training_loop")
-    module.__file__ = str(PAGE)
+    module = ModuleType("guide")
+    module.__file__ = str(DOCS)
     sys.modules[module.__name__] = module
     if (framework, "setup") in BLOCKS:
         go_on(module, framework, "setup")
@@ -39,7 +44,7 @@ def begin(framework: str) -> ModuleType:
 def go_on(module: ModuleType, framework: str, name: str, **given: Any) -> Any:
     """Runs a block in `module`, in which `given` are defined too, and returns the module."""
     vars(module).update(given)
-    exec(compile(BLOCKS[framework, name], f"{PAGE.name}: {name}", "exec"), vars(module))
+    exec(compile(BLOCKS[framework, name], f"{framework} {name}", "exec"), vars(module))
     return module
 
 

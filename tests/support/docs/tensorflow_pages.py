@@ -1,4 +1,4 @@
-"""Blocks of docs/distributed-tensorflow.md, in a process of their own.
+"""Blocks of docs/distributed/tensorflow.md, in a process of their own.
 
 `python tensorflow_pages.py mirrored` runs those for one machine on two CPU devices and writes
 mirrored.npz; `python tensorflow_pages.py workers [VICTIM]` is one worker, which is killed at its
@@ -18,7 +18,7 @@ import tensorflow as tf
 from support.distributed.two_replicas import two_replicas
 from support.docs.pages import run
 
-PAGE = "distributed-tensorflow.md"
+PAGE = "distributed/tensorflow.md"
 
 
 def mirrored() -> None:
