@@ -14,7 +14,9 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests", "backbones", "keras", "distributed", "verify"]
+nox.options.sessions = [
+    *("lint", "types", "tests", "backbones", "trackers", "keras", "distributed", "verify")
+]
 nox.options.error_on_missing_interpreters = False
 
 EXTRAS = {
@@ -32,10 +34,12 @@ NEEDED = {  # what its tests must not skip
     "tensorflow": f"tensorflow,keras,{DATA}",
     "jax": f"jax,flax,orbax.checkpoint,{DATA}",
 }
-# Whose training loops, and files, docs/training-loop.md is about.
+# Whose training loops, and files, docs/training-loop.md and docs/integrations.md are about.
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
+LIBRARIES = {"torch": [*LOOPS, "pytorch_lightning"], "jax": ["equinox"]}  # as they are imported
+TRACKERS = ["wandb", "mlflow-skinny"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
-    "jax": ["orbax-checkpoint", "flatbuffers"],
+    "jax": ["orbax-checkpoint", "flatbuffers", "equinox"],
     "torch": [*LOOPS, "tensorboard", "onnx", "onnxscript", "onnxruntime", CLIENT],
 }
 # Backbones of others, without the PyTorch that they ask for: their networks work on ours.
@@ -52,6 +56,7 @@ KERAS_TESTS = [
     "tests/backends/keras",
     "tests/reference_models/test_keras_network.py",
     "tests/reference_models/test_keras_own.py",
+    "tests/integrations/test_keras.py",
 ]
 # Every test has an end: one that hangs shows where.
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
@@ -108,7 +113,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, framework: str) -> None:
     """Pytest with one framework; arguments after -- go to pytest."""
     install(session, EXTRAS[framework], *TESTING, "setuptools", *TOOLS.get(framework, []))
-    loops = ",".join(LOOPS) if framework == "torch" else ""
+    loops = ",".join(LIBRARIES.get(framework, []))
     needed = {"LOSS_BALANCE_REQUIRE": NEEDED[framework], "LOSS_BALANCE_LOOPS": loops}
     profile = "default" if framework == "numpy" else "frameworks"
     env = {**needed, **QUIET, "HYPOTHESIS_PROFILE": profile}
@@ -132,6 +137,14 @@ def backbones(session: nox.Session) -> None:
     session.install("--no-deps", "-c", "constraints.txt", *FOREIGN)
     env = {"LOSS_BALANCE_REQUIRE": "torch,onnxscript", "LOSS_BALANCE_FOREIGN": "required"}
     session.run(*PYTEST, *FOREIGN_TESTS, *session.posargs, env=env)
+
+
+@nox.session
+def trackers(session: nox.Session) -> None:
+    """What Weights & Biases and MLflow take, which are too large to stand beside a framework."""
+    install(session, "", *TESTING, *TRACKERS)
+    env = {"LOSS_BALANCE_LOOPS": "wandb,mlflow"}
+    session.run(*PYTEST, "tests/integrations/test_trackers.py", *session.posargs, env=env)
 
 
 @nox.session
