@@ -91,7 +91,8 @@ def run_together(session: nox.Session, program: str, *arguments: str, **options:
 @nox.session
 def together(session: nox.Session) -> None:
     """Makes one environment with all frameworks, which the sessions that need them all share."""
-    install(session, ALL, "mypy", *TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools")
+    tools = ["mypy", *TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools", "lightning"]
+    install(session, ALL, *tools)
 
 
 @nox.session
@@ -166,6 +167,7 @@ def distributed(session: nox.Session) -> None:
     for part in ("torch", "jax", "tensorflow", "commands"):
         needed = NEEDED.get(part, f"torch,distributed,psutil,{DATA}")
         env = {"LOSS_BALANCE_REQUIRE": needed, "HYPOTHESIS_PROFILE": "frameworks", **QUIET}
+        env["LOSS_BALANCE_LOOPS"] = "lightning"
         run_together(session, *PYTEST, f"{MULTIPROCESS}/{part}", *session.posargs, env=env)
 
 

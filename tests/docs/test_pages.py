@@ -11,10 +11,11 @@ from support.networks.backbones import foreign
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-# Their blocks go on from one another: `test_loop_page.py` and tests/multiprocess see to them.
+# Their blocks go on from one another: `test_loop_page.py`, tests/multiprocess and
+# tests/integrations see to them.
 RUN_ELSEWHERE = {
     *("training-loop.md", "distributed-torch.md", "distributed-jax.md"),
-    *("distributed-tensorflow.md", "cluster.md"),
+    *("distributed-tensorflow.md", "cluster.md", "integrations.md"),
 }
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ONNX = r"loss_balance\.reference_models(\.| import )onnx"
