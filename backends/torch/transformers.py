@@ -49,16 +49,10 @@ class LossWeightLogger(TrainerCallback):
         if self.every and state.global_step % self.every == 0:
             control.should_log = True
 
-    def on_log(
-        self,
-        args: Any,  # noqa: ARG002
-        state: Any,
-        control: Any,  # noqa: ARG002
-        logs: dict[str, Any],
-        model: Any,
-        **_: Any,
-    ) -> None:
-        if "loss" in logs and state.is_world_process_zero:  # not of an evaluation, or of the end
-            found = metrics_in(model, self.prefix)
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
+        """Adds to the training loss; not to what is logged of an evaluation, or of the end."""
+        logs = given["logs"]
+        if "loss" in logs and state.is_world_process_zero:
+            found = metrics_in(given["model"], self.prefix)
             logs.update(found)
             state.log_history[-1].update(found)
