@@ -36,10 +36,15 @@ NEEDED = {  # what its tests must not skip
 }
 # Whose training loops, and files, docs/training-loop.md and docs/integrations.md are about.
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
-LIBRARIES = {"torch": [*LOOPS, "pytorch_lightning"], "jax": ["equinox"]}  # as they are imported
+LIBRARIES = {  # as they are imported
+    "torch": [*LOOPS, "pytorch_lightning"],
+    "tensorflow": ["tensorboard"],
+    "jax": ["equinox"],
+}
 TRACKERS = ["wandb", "mlflow-skinny"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
     "jax": ["orbax-checkpoint", "flatbuffers", "equinox"],
+    "tensorflow": ["tensorboard"],
     "torch": [*LOOPS, "tensorboard", "onnx", "onnxscript", "onnxruntime", CLIENT],
 }
 # Backbones of others, without the PyTorch that they ask for: their networks work on ours.

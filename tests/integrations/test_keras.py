@@ -11,6 +11,7 @@ import pytest
 keras = pytest.importorskip("keras")
 import numpy as np
 from support.docs.integrations import shown
+from support.docs.loop_page import need
 
 from loss_balance.backends.keras import Balancer, LossWeightLogger, balance_model
 
@@ -154,9 +155,9 @@ def step(model):
 @pytest.fixture
 def read():
     """What Keras' TensorBoard callback wrote: value by step, of a tag."""
-    for library in ("tensorflow", "tensorboard"):
-        if importlib.util.find_spec(library) is None:
-            pytest.skip(f"{library} is not installed here")
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("Keras' callback needs tensorflow, which is not installed here")
+    need("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
