@@ -21,11 +21,11 @@ X = rng.standard_normal((80, 8)).astype("float32")
 Y = [3.0 * rng.standard_normal((80, 1)), rng.standard_normal((80, 1))]  # 5 batches
 
 
-def balanced(seed=0):
+def balanced(seed=0, names=None):
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((8,))
     outputs = [keras.layers.Dense(1, name=name)(inputs) for name in ("depth", "labels")]
-    model = balance_model(keras.Model(inputs, outputs), 2)
+    model = balance_model(keras.Model(inputs, outputs), 2, names)
     model.compile(keras.optimizers.SGD(0.01), loss=["mse", "mse"])
     return model
 
@@ -102,13 +102,14 @@ def test_a_model_without_a_balancer_is_refused():
         LossWeightLogger(every=0)
 
 
-def test_epochs_are_logged_without_it():
-    model = balanced()
+def test_epochs_are_logged_without_it_under_keys_that_loggers_take():
+    model = balanced(names=["depth (m)", "labels (m)"])
     history = fit(model, keras.callbacks.CSVLogger("log.csv"))
+    key = f"{WEIGHT} _m_"
     with Path("log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row[WEIGHT]) for row in rows] == pytest.approx(history[WEIGHT])
-    assert history[WEIGHT][0] < 1.0
+    assert [float(row[key]) for row in rows] == pytest.approx(history[key])
+    assert history[key][0] < 1.0
 
 
 def test_a_backup_goes_on_exactly_where_the_run_broke():
