@@ -15,14 +15,7 @@ import nox
 nox.options.default_venv_backend = "virtualenv"  # uv would not take the wheels pip is pointed to
 nox.options.reuse_venv = "yes"
 nox.options.sessions = [
-    "lint",
-    "types",
-    "tests",
-    "backbones",
-    "keras",
-    "distributed",
-    "verify",
-    "docs",
+    *("lint", "types", "tests", "backbones", "trackers", "keras", "distributed", "verify", "docs")
 ]
 nox.options.error_on_missing_interpreters = False
 
@@ -43,8 +36,15 @@ NEEDED = {  # what its tests must not skip
 }
 # Whose training loops, and files, docs/guides is about.
 LOOPS = ["lightning", "accelerate", "transformers", "safetensors"]
+LIBRARIES = {  # as they are imported
+    "torch": [*LOOPS, "pytorch_lightning"],
+    "tensorflow": ["tensorboard"],
+    "jax": ["equinox"],
+}
+TRACKERS = ["wandb", "mlflow-skinny"]
 TOOLS = {  # what its tests need beside the extra; jax.export writes with flatbuffers
-    "jax": ["orbax-checkpoint", "flatbuffers"],
+    "jax": ["orbax-checkpoint", "flatbuffers", "equinox"],
+    "tensorflow": ["tensorboard"],
     "torch": [*LOOPS, "tensorboard", "onnx", "onnxscript", "onnxruntime", CLIENT],
 }
 # Backbones of others, without the PyTorch that they ask for: their networks work on ours.
@@ -61,6 +61,7 @@ KERAS_TESTS = [
     "tests/backends/keras",
     "tests/reference_models/test_keras_network.py",
     "tests/reference_models/test_keras_own.py",
+    "tests/integrations/test_keras.py",
 ]
 # Every test has an end: one that hangs shows where.
 PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
@@ -92,7 +93,7 @@ def run_together(session: nox.Session, program: str, *arguments: str, **options:
 def together(session: nox.Session) -> None:
     """Makes one environment with all frameworks, which the sessions that need them all share."""
     tools = ("mypy", "basedpyright")  # pyright, as one wheel with the Node.js that it needs
-    needed = (*TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools")
+    needed = (*TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools", "lightning")
     install(session, f"[{ALL},docs]", *tools, *needed)
 
 
@@ -121,7 +122,7 @@ def tests(session: nox.Session, framework: str) -> None:
 
 def test(session: nox.Session, framework: str) -> None:
     """Runs the tests that one framework is for, where the session is."""
-    loops = ",".join(LOOPS) if framework == "torch" else ""
+    loops = ",".join(LIBRARIES.get(framework, []))
     needed = {"LOSS_BALANCE_REQUIRE": NEEDED[framework], "LOSS_BALANCE_LOOPS": loops}
     profile = "default" if framework == "numpy" else "frameworks"
     env = {**needed, **QUIET, "HYPOTHESIS_PROFILE": profile}
@@ -148,6 +149,14 @@ def backbones(session: nox.Session) -> None:
 
 
 @nox.session
+def trackers(session: nox.Session) -> None:
+    """What Weights & Biases and MLflow take, which are too large to stand beside a framework."""
+    install(session, "", *TESTING, *TRACKERS)
+    env = {"LOSS_BALANCE_LOOPS": "wandb,mlflow"}
+    session.run(*PYTEST, "tests/integrations/test_trackers.py", *session.posargs, env=env)
+
+
+@nox.session
 @nox.parametrize("backend", ["jax", "torch"])
 def keras(session: nox.Session, backend: str) -> None:
     """The Keras layer, model and networks on Keras' other backends, without TensorFlow."""
@@ -166,6 +175,7 @@ def distributed(session: nox.Session) -> None:
     for part in ("torch", "jax", "tensorflow", "commands"):
         needed = NEEDED.get(part, f"torch,distributed,psutil,{DATA}")
         env = {"LOSS_BALANCE_REQUIRE": needed, "HYPOTHESIS_PROFILE": "frameworks", **QUIET}
+        env["LOSS_BALANCE_LOOPS"] = "lightning"
         run_together(session, *PYTEST, f"{MULTIPROCESS}/{part}", *session.posargs, env=env)
 
 

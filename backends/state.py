@@ -16,6 +16,7 @@ import numpy as np
 
 from loss_balance.backends.fields import impossible
 from loss_balance.backends.identity import adopted, exported, fresh_state
+from loss_balance.backends.logged import keys, labels
 from loss_balance.checks import check_count
 from loss_balance.schemes.base import UNSEEN, AnyState, Scheme, recently_bad
 
@@ -137,11 +138,6 @@ class StatefulBalancer:
         self._warned = bad
 
 
-def labels(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """The names, or "0", "1", ... where there are none."""
-    return tuple(names) if names else tuple(str(i) for i in range(count))
-
-
 def selected(losses: Sequence[str | int], names: Sequence[str] | None, count: int) -> np.ndarray:
     """A mask, shape (count,), of the named losses; ValueError for a name that is not there."""
     known = labels(names, count)
@@ -158,7 +154,8 @@ def state_metrics(
     """`loss_weight/<name>`, `loss_average/<name>` and `loss_skipped/<name>`, for any logger.
 
     The average of a loss not seen yet is NaN; schemes that keep none have no such entries. Without
-    names the losses are 0, 1, ...
+    names the losses are 0, 1, ... Characters that a logger would refuse, MLflow among them all
+    but letters, digits, "_", "-", ".", " " and "/", are "_" in the keys.
     """
     shown = {"weight": state.weights, "skipped": state.skipped}
     if scheme is None or scheme.averages:
@@ -168,8 +165,8 @@ def state_metrics(
     for kind in ("weight", "average", "skipped"):
         if kind in shown:
             values = np.asarray(shown[kind])
-            for label, value in zip(labels(names, len(values)), values.tolist(), strict=True):
-                found[f"loss_{kind}/{label}"] = float(value)
+            for key, value in zip(keys(names, len(values)), values.tolist(), strict=True):
+                found[f"loss_{kind}/{key}"] = float(value)
     return found
 
 

@@ -14,6 +14,9 @@ NEEDED: dict[
         ("keras",),  # that TensorFlow is there too is Keras' affair: it has other backends
         "pip install 'loss-balance[tensorflow]', or [tensorflow-cpu] without a GPU",
     ),
+    "lightning": ("Lightning", ("lightning",), "pip install lightning"),
+    "pytorch_lightning": ("Lightning", ("pytorch_lightning",), "pip install pytorch-lightning"),
+    "transformers": ("Transformers", ("transformers",), "pip install transformers"),
     "onnx": ("onnxruntime", ("onnxruntime",), "pip install 'loss-balance[onnx]'"),
     "export": (
         "onnx, onnxscript and onnxruntime",

@@ -30,7 +30,7 @@ reference_models.torch reference_models.jax reference_models.keras
 reference_models.counting
 backends.state
 backends.identity
-backends.fields backends.interface backends.keras_bases
+backends.fields backends.interface backends.keras_bases backends.logged
 reference_models.exports
 reference_models.families
 reference_models.published

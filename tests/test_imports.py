@@ -98,3 +98,25 @@ def test_a_missing_extra_names_the_command_that_installs_it(module, missing, ext
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"pip install 'loss-balance[{extra}]'" in done.stdout
+
+
+TRAINERS = ["lightning", "pytorch_lightning", "transformers"]
+
+
+def test_an_adapter_loads_no_trainer():
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed here")
+    assert not modules_after("import loss_balance.backends.torch") & set(TRAINERS)
+
+
+@pytest.mark.parametrize("library", TRAINERS)
+def test_a_missing_trainer_is_named_with_the_command_that_installs_it(library):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed here")
+    code = (
+        f"import sys\nsys.modules[{library!r}] = None\n"
+        f"try:\n    import loss_balance.backends.torch.{library}\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"pip install {library.replace('_', '-')}" in done.stdout

@@ -9,7 +9,8 @@ from loss_balance.extras import require
 
 require("tensorflow", __name__)
 
+from loss_balance.backends.keras.callbacks import LossWeightLogger
 from loss_balance.backends.keras.layer import Balancer
 from loss_balance.backends.keras.model import BalancedModel, balance_model
 
-__all__ = ["BalancedModel", "Balancer", "balance_model"]
+__all__ = ["BalancedModel", "Balancer", "LossWeightLogger", "balance_model"]

@@ -15,6 +15,7 @@ from loss_balance.backends.keras.layer import Balancer
 from loss_balance.backends.keras.losses import Found, Losses, output_labels
 from loss_balance.backends.keras.metrics import BalanceMetric
 from loss_balance.backends.keras.ops import mean_over_replicas, on_any_replica, replicas, stack
+from loss_balance.backends.logged import keys
 from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.base import Scheme
 
@@ -175,11 +176,10 @@ class BalancedModel(keras.Model):
     def _balance_logs(self) -> dict[str, float]:
         skipped = ops.convert_to_numpy(self.balancer.copied("skipped"))
         columns = {"weight": self.record.mean_weights(), "skipped": skipped}
-        labels = self.balancer.names or tuple(map(str, range(len(skipped))))
         return {
-            f"loss_{what}/{label}": float(value)
+            f"loss_{what}/{key}": float(value)
             for what, values in columns.items()
-            for label, value in zip(labels, values, strict=True)
+            for key, value in zip(keys(self.balancer.names, len(values)), values, strict=True)
         }
 
     def _in_scheme_order(self, found: Found) -> tuple[list[Any], Any]:

@@ -17,8 +17,9 @@ from support.networks.backbones import foreign
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
-# tests/multiprocess runs them, in processes of their own.
+# tests/multiprocess runs them, in processes of their own, and tests/integrations the last.
 ELSEWHERE = {f"distributed/{name}.md" for name in ("torch", "jax", "tensorflow", "cluster")}
+ELSEWHERE.add("guides/integrations.md")
 FRAMEWORKS = ("torch", "keras", "tensorflow", "jax", "numpy")
 LIBRARIES = (
     *FRAMEWORKS,
