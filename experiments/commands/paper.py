@@ -38,7 +38,7 @@ Beyond = Annotated[
     bool,
     typer.Option(
         "--beyond",
-        help="Also equilibrium and guided, which the paper does not have (some of them).",
+        help="Also equilibrium and guided, which the paper does not have (all but fig5c).",
     ),
 ]
 Resume = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -31,7 +31,7 @@ from loss_balance.experiments.paper.exhibit import exhibit
 from loss_balance.experiments.paper.numbers import FIG_5B
 from loss_balance.experiments.runs.pool import TrainedRuns
 from loss_balance.experiments.studies.comparison import Comparison
-from loss_balance.experiments.studies.ensemble import Predictor, PredictorKind
+from loss_balance.experiments.studies.ensemble import Measured, Predictor, PredictorKind
 from loss_balance.experiments.studies.ensemble_runs import measure
 from loss_balance.experiments.training.loop import Run
 from loss_balance.experiments.training.schemes import OPT
@@ -58,16 +58,14 @@ class Line:
     def _cut(self, network: Comparison) -> int | None:
         return len(network.spec.exits) - 1 if self.scheme == OPT else None
 
-    def curves(self, seeds: Sequence[int], trained: TrainedRuns) -> list[tuple[Values, Values]]:
-        """(costs, test errors) of the answers that are used, of each seed."""
-        found = []
-        for seed in seeds:
-            members = measure([trained[run] for run in self.runs(seed)], REPEATS)
-            answers = Predictor(self.name, self.kind, tuple(members)).answers("multiply_adds")
-            used = [(answer.cost, 100 * answer.test_error) for answer in answers]
-            costs, errors = np.array(used).T
-            found.append((costs, errors))
-        return found
+    def curve(self, seed: int, measured: Mapping[Run, Measured]) -> tuple[Values, Values]:
+        """(costs, test errors in %) of the answers that are used."""
+        members = tuple(measured[run] for run in self.runs(seed))
+        answers = Predictor(self.name, self.kind, members).answers("multiply_adds")
+        return (
+            np.array([answer.cost for answer in answers]),
+            np.array([100 * answer.test_error for answer in answers]),
+        )
 
     def total(self) -> int:
         """Multiply-adds of all networks."""
@@ -102,19 +100,25 @@ def lines_5b(groups: Sequence[Group]) -> list[Line]:
             found.append(Line(_linear(group), "linear", group, OPT))
         else:
             found.append(Line(f"{group[0].spec.name}, const", "single", group, "const"))
+    names = [line.name for line in found]
+    if len(set(names)) < len(names):
+        raise UserError(f"fig5b takes each line once, got {', '.join(names)}")
     return found
 
 
 def runs_5b(groups: Sequence[Group]) -> list[Run]:
-    """Of all seeds."""
-    lines = lines_5b(groups)
-    return [run for line in lines for seed in groups[0][0].seeds for run in line.runs(seed)]
+    """Of all seeds, each once."""
+    lines, seeds = lines_5b(groups), groups[0][0].seeds
+    return list(dict.fromkeys(run for line in lines for seed in seeds for run in line.runs(seed)))
 
 
 def fig5b(groups: Sequence[Group], trained: TrainedRuns) -> Exhibit:
     """Test error by budget of each line, as held-out images choose the answers."""
-    lines, seeds = lines_5b(groups), groups[0][0].seeds
-    curves = {line.name: line.curves(seeds, trained) for line in lines}
+    lines, runs = lines_5b(groups), runs_5b(groups)
+    measured = dict(zip(runs, measure([trained[run] for run in runs], REPEATS), strict=True))
+    curves = {
+        line.name: [line.curve(seed, measured) for seed in groups[0][0].seeds] for line in lines
+    }
     total = lines[0].total()
     shares = [share * total for share in SHARES.values()]
     ends = [float(line.total()) for line in lines]

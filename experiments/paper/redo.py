@@ -103,7 +103,7 @@ def redo(name: str, request: Request, out: Path) -> bool:
     if study.validation:
         request = replace(request, options=replace(request.options, validation=True))
     if request.beyond and not study.beyond:
-        raise UserError(f"--beyond is for {', '.join(k for k, s in STUDIES.items() if s.beyond)}")
+        raise UserError(f"--beyond is for all figures and tables but fig5c, got {name}")
     schemes = study.schemes + study.beyond * request.beyond
     groups = prepare(name, request, schemes)
     images = {comparison.source: comparison.images for comparison in flat(groups)}
