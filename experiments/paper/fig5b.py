@@ -179,7 +179,7 @@ def _gap(ours: Values, theirs: Values, grid: Values) -> tuple[Values, float]:
 
     Over budgets spread evenly from where all seeds of both have an answer; NaN if nowhere.
     """
-    both = np.isfinite(ours + theirs).all(axis=0)[:-1]
+    both = np.isfinite(ours + theirs)[:, :-1].all(axis=0)
     widths = np.diff(grid)[both]
     if not widths.size:
         return np.full(len(ours), np.nan), float("nan")
@@ -197,15 +197,15 @@ def _figure_5b(lines: Sequence[Line], grid: Values, errors: dict[str, Values]) -
     across = np.append(grid, BEYOND_THE_END * grid[-1]) / MILLION
     for line in lines:
         color = next(linear) if line.kind == "linear" else look_of(line.scheme).color
-        style = {"color": color, "lw": 1.8, "label": line.name, "where": "post"}
         values = np.append(errors[line.name], errors[line.name][:, -1:], axis=1)
         middle, end = values.mean(axis=0), np.flatnonzero(grid == line.total())
-        axes.step(across, middle, DASHES[line.kind], **style)
+        style = DASHES[line.kind]
+        axes.step(across, middle, style, where="post", color=color, label=line.name, linewidth=1.8)
         axes.plot(across[end], middle[end], "o", color=color, markersize=4)
         if len(values) > 1:
             spread = values.std(axis=0, ddof=1)
             low, high = middle - spread, middle + spread
-            axes.fill_between(across, low, high, step="post", color=color, alpha=0.12, lw=0)
+            axes.fill_between(across, low, high, step="post", color=color, alpha=0.12, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FORMAT)
     legend_below(axes)
