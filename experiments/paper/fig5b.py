@@ -9,13 +9,14 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages.ensemble_plot import FORMAT
 from loss_balance.experiments.pages.ensemble_tables import SHARES
 from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.pages.look import look_of
-from loss_balance.experiments.pages.style import MILLION, legend_below
+from loss_balance.experiments.pages.style import MILLION, legend_below, logarithmic
 from loss_balance.experiments.paper.common import (
     Group,
     Values,
@@ -208,6 +209,8 @@ def _figure_5b(lines: Sequence[Line], grid: Values, errors: dict[str, Values]) -
             axes.fill_between(across, low, high, step="post", color=color, alpha=0.12, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FORMAT)
+    logarithmic(axes)  # easy data leave nothing to see otherwise
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
     legend_below(axes)
     return figure
 
