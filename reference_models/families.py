@@ -12,7 +12,11 @@ from typing import Any
 
 from loss_balance.reference_models.description.layers import Shape
 from loss_balance.reference_models.description.spec import AnytimeSpec
-from loss_balance.reference_models.published.denseann import denseann, denseann169
+from loss_balance.reference_models.published.denseann import (
+    denseann,
+    denseann169,
+    denseann_imagenet,
+)
 from loss_balance.reference_models.published.msdnet import (
     msdnet,
     msdnet32,
@@ -26,6 +30,7 @@ __all__ = [
     "PUBLISHED",
     "denseann",
     "denseann169",
+    "denseann_imagenet",
     "get",
     "msdnet",
     "msdnet32",
@@ -41,13 +46,13 @@ FORMS: dict[str, tuple[str, Callable[..., AnytimeSpec]]] = {
         r"resann-(?P<n>\d+)-(?P<c>\d+)(?:-every-(?P<period>\d+))?",
         resann,
     ),
-    "resann26|50|101": (r"resann(?P<depth>26|50|101)", resann_imagenet),
+    "resann26|50|77|101": (r"resann(?P<depth>26|50|77|101)", resann_imagenet),
     "denseann-<n>-<growth>[-bottleneck-<b>][-reduction-<r>][-every-<period>]": (
         r"denseann-(?P<n>\d+)-(?P<growth>\d+)(?:-bottleneck-(?P<bottleneck>\d+))?"
         r"(?:-reduction-(?P<reduction>\d+(?:\.\d+)?))?(?:-every-(?P<period>\d+))?",
         denseann,
     ),
-    "denseann169": ("denseann169", denseann169),
+    "denseann121|169|201|264": (r"denseann(?P<depth>121|169|201|264)", denseann_imagenet),
     "msdnet-<depth>[-every-<period>]": (
         r"msdnet-(?P<depth>\d+)(?:-every-(?P<period>\d+))?",
         msdnet,

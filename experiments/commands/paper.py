@@ -25,7 +25,8 @@ Scale = Annotated[
 Networks = Annotated[
     str | None,
     typer.Option(
-        help="Names as `loss-balance models` lists them, with commas; for fig4 pairs small:large.",
+        help="Names as `loss-balance models` lists them, with commas; for fig4a to fig4e pairs "
+        "small:large, for fig5b first small:middle:large.",
         show_default="the scale's",
     ),
 ]
@@ -37,14 +38,17 @@ Beyond = Annotated[
     bool,
     typer.Option(
         "--beyond",
-        help="Also equilibrium and guided, which the paper does not have (some of them).",
+        help="Also equilibrium and guided, which the paper does not have (all but fig5c).",
     ),
 ]
 Resume = Annotated[
     bool,
     typer.Option("--resume", help="As these always do.", rich_help_panel=opts.OUTPUT),
 ]
-FINAL_WEIGHT: dict[str, Any] = {"default": None, "show_default": "1; 2 for table3b and imagefolder"}
+FINAL_WEIGHT: dict[str, Any] = {
+    "default": None,
+    "show_default": "1; 2 for fig4d, fig4e, fig5b, table3b and imagefolder",
+}
 Out = Annotated[
     Path,
     typer.Option(
@@ -54,7 +58,7 @@ Out = Annotated[
 ]
 
 
-def _redo(name: str, summary: str) -> None:
+def _redo(name: str, summary: str, hidden: bool = False) -> None:
     """Adds the command; its options are the same for all of them."""
 
     @opts.shows()
@@ -81,7 +85,7 @@ def _redo(name: str, summary: str) -> None:
             raise typer.Exit(130)
 
     command.__doc__ = summary
-    app.command(name)(command)
+    app.command(name, hidden=hidden)(command)
 
 
 _redo(
@@ -91,19 +95,27 @@ _redo(
     OPT is one network per depth, trained for that exit alone.
     """,
 )
-_redo(
-    "fig4",
-    """A small network with AdaLoss against one of twice the cost with constant weights (Fig. 4).
-
-    On --data cifar10, cifar100 and svhn it is Fig. 4a, 4b and 4c; on imagefolder, with --networks
-    resann50:resann101 or msdnet32:msdnet38, 4d and 4e.
-    """,
-)
+PAIRS = "Small networks with AdaLoss against large ones with constant weights"
+_redo("fig4", f"{PAIRS}: what is now called fig4b.", hidden=True)
+_redo("fig4a", f"{PAIRS}: ResANNs on CIFAR-10 (Fig. 4a).")
+_redo("fig4b", f"{PAIRS}: ResANNs on CIFAR-100 (Fig. 4b).")
+_redo("fig4c", f"{PAIRS}: ResANNs on SVHN (Fig. 4c).")
+_redo("fig4d", f"{PAIRS}: ResANN50 and ResANN101 on ILSVRC (Fig. 4d).")
+_redo("fig4e", f"{PAIRS}: MSDNet32 and MSDNet38 on ILSVRC (Fig. 4e).")
 _redo(
     "fig5a",
     """Ensembles of growing networks, of AdaLoss and of constant weights, and OPT (Fig. 5a).
 
     A tenth of the training images, 5,000 at most, chooses which answers are used.
+    """,
+)
+_redo(
+    "fig5b",
+    """An ensemble against linear ones of ResNets and of DenseNets, and MSDNet (Fig. 5b).
+
+    A tenth of the training images, 5,000 at most, chooses which answers are used. --networks: first
+    the ensemble's as small:middle:large; then, likewise, each linear ensemble's, of which the last
+    exit alone is trained; a single name is an anytime network with constant weights.
     """,
 )
 _redo("fig5c", "AdaLoss's final weights of one network on several data sets (Fig. 5c).")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +15,27 @@ from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.training.loop import Run
 
 Values = NDArray[np.float64]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+Group = tuple[Comparison, ...]  # of networks that belong together, as "small:large" names them
+
+
+def alone(
+    function: Callable[Concatenate[Sequence[Comparison], P], R],
+) -> Callable[Concatenate[Sequence[Group], P], R]:
+    """What takes comparisons, for groups of one network each."""
+
+    def of_groups(groups: Sequence[Group], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return function([comparison for (comparison,) in groups], *args, **kwargs)
+
+    return of_groups
+
+
+def flat(groups: Sequence[Group]) -> list[Comparison]:
+    """The comparisons of all groups."""
+    return [comparison for group in groups for comparison in group]
 
 
 def of_all_seeds(comparison: Comparison, name: str) -> list[Run]:
@@ -40,6 +62,17 @@ def subject(comparisons: Sequence[Comparison]) -> str:
     epochs = f"{', '.join(map(str, lengths))} epoch{'s' * (list(lengths) != [1])}"
     seeds = len(comparisons[0].seeds)
     return f"{networks} on {data}; {epochs}, {seeds} seed{'s' * (seeds > 1)}"
+
+
+def rivals_of_const(comparison: Comparison) -> list[str]:
+    """AdaLoss, and what is beyond the paper."""
+    return [name for name in comparison.shared if name != "const"]
+
+
+def at_budgets(costs: Values, errors: Values, budgets: Values) -> Values:
+    """The error of the latest exit that each budget pays for, NaN before the first one."""
+    latest = np.searchsorted(costs, budgets, side="right") - 1
+    return np.where(latest >= 0, errors[np.maximum(latest, 0)], np.nan)
 
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:

@@ -11,12 +11,16 @@ from loss_balance.experiments.pages.exhibit import Exhibit
 from loss_balance.experiments.pages.look import look_of
 from loss_balance.experiments.pages.style import legend_below
 from loss_balance.experiments.paper.common import (
+    Group,
     Values,
+    at_budgets,
+    flat,
     mean_of,
     number,
     of_all_seeds,
     panel,
     results_of,
+    rivals_of_const,
     subject,
 )
 from loss_balance.experiments.paper.exhibit import exhibit
@@ -28,53 +32,51 @@ from loss_balance.experiments.training.loop import Run
 BUDGETS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the table, in costs of the small network
 
 
-def runs_4(comparisons: Sequence[Comparison]) -> list[Run]:
+def runs_4(pairs: Sequence[Group]) -> list[Run]:
     """AdaLoss for the small network of each pair, constant weights for the large one."""
     return [
         run
-        for small, large in _pairs(comparisons)
-        for run in of_all_seeds(small, "adaloss") + of_all_seeds(large, "const")
+        for pair in pairs
+        for comparison, name in _lines(pair)
+        for run in of_all_seeds(comparison, name)
     ]
 
 
-def fig4(comparisons: Sequence[Comparison], trained: TrainedRuns) -> Exhibit:
-    """Error over the small network's final one, %, against the cost in small networks."""
-    pairs = _pairs(comparisons)
+def fig4(name: str, pairs: Sequence[Group], trained: TrainedRuns) -> Exhibit:
+    """Error over the small network's final one, %, against the cost in small networks.
+
+    Args:
+        name: of the panel.
+        pairs: (small, large).
+        trained: the runs of `runs_4`.
+    """
     grid = np.union1d(np.linspace(0, max(map(_ratio, pairs)), 401), BUDGETS)
-    lines: dict[str, list[Values]] = {"adaloss": [], "const": []}  # of a pair (seeds, budgets)
-    for small, large in pairs:
+    lines: dict[str, list[Values]] = {}  # of a pair (seeds, budgets)
+    for pair in pairs:
+        small = pair[0]
         unit = small.spec.costs()[-1].multiply_adds
         final = mean_of(of_all_seeds(small, "adaloss"), "test_error", trained)[-1]
-        for name, comparison in (("adaloss", small), ("const", large)):
-            errors = results_of(of_all_seeds(comparison, name), "test_error", trained)
+        for comparison, scheme in _lines(pair):
+            errors = results_of(of_all_seeds(comparison, scheme), "test_error", trained)
             costs = np.array([cost.multiply_adds for cost in comparison.spec.costs()]) / unit
             with np.errstate(divide="ignore", invalid="ignore"):
                 reached = np.array([at_budgets(costs, error, grid) for error in errors])
-                lines[name].append(100 * (reached / final - 1))
-    seeds = {name: np.mean(values, axis=0) for name, values in lines.items()}
-    mean = {name: values.mean(axis=0) for name, values in seeds.items()}
+                lines.setdefault(scheme, []).append(100 * (reached / final - 1))
+    seeds = {scheme: np.mean(values, axis=0) for scheme, values in lines.items()}
+    mean = {scheme: values.mean(axis=0) for scheme, values in seeds.items()}
     rows = []
     for budget in BUDGETS:
         (k,) = np.flatnonzero(grid == budget)
-        rows.append((number(budget), *(number(mean[name][k], 1) for name in mean)))
+        rows.append((number(budget), *(number(values[k], 1) for values in mean.values())))
     sizes = ", ".join(f"{s.spec.name} and {lg.spec.name}" for s, lg in pairs)
     return exhibit(
-        f"Test error over the small network's final one, %: {subject(comparisons)}",
-        ("cost / small network's", "small, AdaLoss", "large, const"),
+        f"Test error over the small network's final one, %: {subject(flat(pairs))}",
+        ("cost / small network's", *(_label(scheme, ", ") for scheme in mean)),
         rows,
-        paper=FIG_4,
-        findings=(
-            f"Pairs averaged ({len(pairs)}): {sizes}.",
-            *_findings_4(grid, mean),
-        ),
-        figure=_figure_4(grid, seeds),
+        paper=FIG_4[name],
+        findings=(f"Pairs averaged ({len(pairs)}): {sizes}.", *_findings_4(grid, mean)),
+        figure=_figure_4(name, grid, seeds),
     )
-
-
-def at_budgets(costs: Values, errors: Values, budgets: Values) -> Values:
-    """The error of the latest exit that each budget pays for, NaN before the first one."""
-    latest = np.searchsorted(costs, budgets, side="right") - 1
-    return np.where(latest >= 0, errors[np.maximum(latest, 0)], np.nan)
 
 
 def _findings_4(grid: Values, mean: dict[str, Values]) -> list[str]:
@@ -95,18 +97,17 @@ def _findings_4(grid: Values, mean: dict[str, Values]) -> list[str]:
     ]
 
 
-def _figure_4(grid: Values, seeds: dict[str, Values]) -> Figure:
-    """Fig. 4a-e: cost in small networks across, relative extra error up; bands of one deviation."""
+def _figure_4(name: str, grid: Values, seeds: dict[str, Values]) -> Figure:
+    """Cost in small networks across, relative extra error up; bands of one deviation."""
     figure, axes = panel(
-        "Fig. 4",
+        f"Fig. {name.removeprefix('fig')}",
         "cost over the small network's total",
         "error over the small network's final one, %",
     )
-    labels = {"adaloss": "small network, AdaLoss", "const": "large network, const"}
-    for name, values in seeds.items():
-        here = grid <= 1 if name == "adaloss" else grid >= 0
-        middle, color = values.mean(axis=0), look_of(name).color
-        axes.plot(grid[here], middle[here], color=color, label=labels[name])
+    for scheme, values in seeds.items():
+        here = grid >= 0 if scheme == "const" else grid <= 1
+        middle, color = values.mean(axis=0), look_of(scheme).color
+        axes.plot(grid[here], middle[here], color=color, label=_label(scheme, " network, "))
         if len(values) > 1:
             spread = values.std(axis=0, ddof=1)
             low, high = (middle - spread)[here], (middle + spread)[here]
@@ -116,10 +117,16 @@ def _figure_4(grid: Values, seeds: dict[str, Values]) -> Figure:
     return figure
 
 
-def _pairs(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Comparison]]:
-    return list(zip(comparisons[::2], comparisons[1::2], strict=True))
+def _lines(pair: Group) -> list[tuple[Comparison, str]]:
+    small, large = pair
+    return [*((small, name) for name in rivals_of_const(small)), (large, "const")]
 
 
-def _ratio(pair: tuple[Comparison, Comparison]) -> float:
+def _label(scheme: str, between: str) -> str:
+    size = "large" if scheme == "const" else "small"
+    return f"{size}{between}{'AdaLoss' if scheme == 'adaloss' else scheme}"
+
+
+def _ratio(pair: Group) -> float:
     small, large = (comparison.spec.costs()[-1].multiply_adds for comparison in pair)
     return large / small

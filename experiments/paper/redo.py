@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import matplotlib as mpl
 from loss_balance.experiments.errors import UserError
 from loss_balance.experiments.pages.exhibit import Exhibit, show
 from loss_balance.experiments.pages.style import STYLE
-from loss_balance.experiments.paper import fig2a, fig4, fig5a, fig5c, tables
+from loss_balance.experiments.paper import fig2a, fig4, fig5a, fig5b, fig5c, tables
+from loss_balance.experiments.paper.common import Group, alone, flat
 from loss_balance.experiments.paper.exhibit import write
 from loss_balance.experiments.paper.settings import Setting, setting
 from loss_balance.experiments.runs.pool import Pool, TrainedRuns
-from loss_balance.experiments.studies.comparison import Comparison
 from loss_balance.experiments.studies.options import Options
 from loss_balance.experiments.studies.plan import check, plan
 from loss_balance.experiments.terminal import console
@@ -36,27 +37,57 @@ class Request:
 
 @dataclass(frozen=True)
 class Study:
-    """How a figure or table is made of comparisons: one per data set and network, in that order."""
+    """How a figure or table is made of comparisons: groups of them, by data set and networks."""
 
     schemes: tuple[str, ...]
-    runs: Callable[[Sequence[Comparison]], list[Run]]
-    exhibit: Callable[[Sequence[Comparison], TrainedRuns], Exhibit]
+    runs: Callable[[Sequence[Group]], list[Run]]
+    exhibit: Callable[[Sequence[Group], TrainedRuns], Exhibit]
+    networks: str = "names"  # what --networks must be, of FORMS
     validation: bool = False  # always hold some training images out
     beyond: tuple[str, ...] = ()  # schemes that the paper does not have
 
 
+FORMS: dict[str, Callable[[str], bool]] = {
+    "names": lambda text: ":" not in text,
+    "pairs small:large": lambda text: text.count(":") == 1,
+    "names, those of an ensemble as small:large": bool,
+}
+PAIRS, ENSEMBLES = list(FORMS)[1:]
 BEYOND = ("equilibrium", "guided")
+_FIG_4 = {
+    name: Study(("const", "adaloss"), fig4.runs_4, partial(fig4.fig4, name), PAIRS, beyond=BEYOND)
+    for name in ("fig4", "fig4a", "fig4b", "fig4c", "fig4d", "fig4e")
+}
 STUDIES = {
-    "fig2a": Study(("const", "half-end", "adaloss"), fig2a.runs_2a, fig2a.fig2a, beyond=BEYOND),
-    "fig4": Study(("const", "adaloss"), fig4.runs_4, fig4.fig4),
+    "fig2a": Study(
+        ("const", "half-end", "adaloss"), alone(fig2a.runs_2a), alone(fig2a.fig2a), beyond=BEYOND
+    ),
+    **_FIG_4,
     "fig5a": Study(
-        ("adaloss", "const", "opt"), fig5a.runs_5a, fig5a.fig5a, validation=True, beyond=BEYOND
+        ("adaloss", "const", "opt"),
+        alone(fig5a.runs_5a),
+        alone(fig5a.fig5a),
+        validation=True,
+        beyond=BEYOND,
     ),
-    "fig5c": Study(("adaloss",), fig5c.runs_5c, fig5c.fig5c),
+    "fig5b": Study(
+        ("adaloss", "const"),
+        fig5b.runs_5b,
+        fig5b.fig5b,
+        ENSEMBLES,
+        validation=True,
+        beyond=BEYOND,
+    ),
+    "fig5c": Study(("adaloss",), alone(fig5c.runs_5c), alone(fig5c.fig5c)),
     "table3a": Study(
-        ("const", "linear", "adaloss", "opt"), tables.all_runs, tables.table3a, beyond=BEYOND
+        ("const", "linear", "adaloss", "opt"),
+        alone(tables.all_runs),
+        alone(tables.table3a),
+        beyond=BEYOND,
     ),
-    "table3b": Study(("const", "adaloss"), tables.all_runs, tables.table3b, beyond=BEYOND),
+    "table3b": Study(
+        ("const", "adaloss"), alone(tables.all_runs), alone(tables.table3b), beyond=BEYOND
+    ),
 }
 
 
@@ -72,17 +103,17 @@ def redo(name: str, request: Request, out: Path) -> bool:
     if study.validation:
         request = replace(request, options=replace(request.options, validation=True))
     if request.beyond and not study.beyond:
-        raise UserError(f"--beyond is for {', '.join(k for k, s in STUDIES.items() if s.beyond)}")
+        raise UserError(f"--beyond is for all figures and tables but fig5c, got {name}")
     schemes = study.schemes + study.beyond * request.beyond
-    comparisons = prepare(name, request, schemes)
-    images = {comparison.source: comparison.images for comparison in comparisons}
+    groups = prepare(name, request, schemes)
+    images = {comparison.source: comparison.images for comparison in flat(groups)}
     try:
-        runs = Pool(out / "runs").train(study.runs(comparisons), place, images)
+        runs = Pool(out / "runs").train(study.runs(groups), place, images)
     except KeyboardInterrupt:
         console.say(f"Interrupted. {out} has all that is needed: the same command goes on.")
         return False
     with mpl.rc_context(STYLE):
-        exhibit = study.exhibit(comparisons, runs)
+        exhibit = study.exhibit(groups, runs)
     files = write(name, exhibit, runs.values(), out)
     show(exhibit)
     console.say(f"Written: {' '.join(map(str, files))}")
@@ -100,25 +131,25 @@ def _as_json(exhibit: Exhibit, files: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def prepare(name: str, request: Request, schemes: tuple[str, ...]) -> list[Comparison]:
-    """A comparison per data set and network; of a pair "small:large" one for each of the two.
+def prepare(name: str, request: Request, schemes: tuple[str, ...]) -> list[Group]:
+    """A group per data set and entry of --networks, of "small:large" with a comparison for each.
 
     Raises:
         UserError: they do not fit each other.
     """
     chosen = setting(name, request.scale)
     networks = chosen.networks if request.networks is None else request.networks
-    if (name == "fig4") != all(network.count(":") == 1 for network in networks) or not networks:
-        rule = "pairs small:large" if name == "fig4" else "names"
+    rule = STUDIES[name].networks
+    if not networks or not all(map(FORMS[rule], networks)):
         raise UserError(f"--networks of {name} must be {rule}, got {', '.join(networks) or 'none'}")
-    comparisons = []
+    groups = []
     for options in _options_of(request, chosen):
-        for network in (part for pair in networks for part in pair.split(":")):
+        for network in (part for group in networks for part in group.split(":")):
             check(options, network, schemes)
         data = options.load()
-        for network in (part for pair in networks for part in pair.split(":")):
-            comparisons.append(plan(options, network, schemes, data))
-    return comparisons
+        for group in networks:
+            groups.append(tuple(plan(options, one, schemes, data) for one in group.split(":")))
+    return groups
 
 
 def _options_of(request: Request, usual: Setting) -> list[Options]:

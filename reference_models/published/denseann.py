@@ -10,6 +10,14 @@ from loss_balance.reference_models.description.parts import ConvStem, ImageStem,
 from loss_balance.reference_models.description.spec import AnytimeSpec, exits_every, option
 from loss_balance.reference_models.description.units import DenseTransition, DenseUnit
 
+# Dense units per block, by depth (Huang et al. 2017, Table 1).
+_IMAGENET = {
+    121: (6, 12, 24, 16),
+    169: (6, 12, 32, 32),
+    201: (6, 12, 48, 32),
+    264: (6, 12, 64, 48),
+}
+
 
 def denseann(
     n: int,
@@ -56,6 +64,29 @@ def denseann(
     )
 
 
+def denseann_imagenet(
+    depth: int, num_classes: int = 1000, *, input_shape: Shape = (224, 224, 3)
+) -> AnytimeSpec:
+    """DenseNet-121, 169, 201 or 264 for ILSVRC with an exit after every 14 dense units.
+
+    The paper (Section 5) has the one of 169; cut at the last exit they are the ordinary DenseNets.
+
+    Args:
+        depth: 121, 169, 201 or 264.
+        num_classes: logits per exit.
+        input_shape: (height, width, channels); both sides divisible by 32.
+
+    Raises:
+        ValueError: another depth, or a number out of its range.
+    """
+    if depth not in _IMAGENET:
+        raise ValueError(f"depth must be one of {', '.join(map(str, _IMAGENET))}, got {depth}")
+    stem = ImageStem(input_shape[-1], 64)
+    return _denseann(
+        f"denseann{depth}", input_shape, stem, _IMAGENET[depth], 32, 4, 0.5, 14, num_classes
+    )
+
+
 def denseann169(num_classes: int = 1000, *, input_shape: Shape = (224, 224, 3)) -> AnytimeSpec:
     """DenseANN169 for ILSVRC: DenseNet-169 with an exit after every 14 of its 82 dense units.
 
@@ -66,8 +97,7 @@ def denseann169(num_classes: int = 1000, *, input_shape: Shape = (224, 224, 3)) 
     Raises:
         ValueError: a number is out of its range.
     """
-    stem, blocks = ImageStem(input_shape[-1], 64), (6, 12, 32, 32)
-    return _denseann("denseann169", input_shape, stem, blocks, 32, 4, 0.5, 14, num_classes)
+    return denseann_imagenet(169, num_classes, input_shape=input_shape)
 
 
 def _denseann(

@@ -9,7 +9,12 @@ from loss_balance.reference_models.description.spec import AnytimeSpec, exits_ev
 from loss_balance.reference_models.description.units import BottleneckUnit, ResidualUnit
 
 # Units per stage, and units per exit, by depth.
-_IMAGENET = {26: ((2, 2, 2, 2), 2), 50: ((3, 4, 6, 3), 2), 101: ((3, 4, 23, 3), 3)}
+_IMAGENET = {
+    26: ((2, 2, 2, 2), 2),
+    50: ((3, 4, 6, 3), 2),
+    77: ((3, 4, 15, 3), 3),  # not published
+    101: ((3, 4, 23, 3), 3),
+}
 
 
 def resann(
@@ -61,10 +66,11 @@ def resann_imagenet(
 ) -> AnytimeSpec:
     """ResANN26, 50 or 101 for ILSVRC (paper Section 5 and Appendix C; He et al. 2016).
 
-    Bottleneck units in four stages; an exit after every 2, 2 or 3 of them.
+    Bottleneck units in four stages; an exit after every 2, 2 or 3 of them. 77 is ours, between the
+    last two: the costs of 26, 50, 77 and 101 grow by addition, as a linear ensemble's do (Fig. 5b).
 
     Args:
-        depth: 26, 50 or 101.
+        depth: 26, 50, 77 or 101.
         num_classes: logits per exit.
         input_shape: (height, width, channels).
 

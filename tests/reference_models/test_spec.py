@@ -108,6 +108,16 @@ def test_a_single_exit_costs_what_the_counts_say(key):
     assert alone == COUNTS[key]["multiply_adds_alone"]
 
 
+@pytest.mark.parametrize(
+    ("depth", "parameters"), [(121, 7_978_856), (169, 14_149_480), (201, 20_013_928)]
+)
+def test_cut_at_the_last_exit_it_is_the_ordinary_densenet(depth, parameters):
+    """The numbers are torchvision's."""
+    spec = families.get(f"denseann{depth}")
+    assert spec.single_exit(-1).costs()[-1].parameters == parameters
+    assert spec.name == f"denseann{depth}"
+
+
 def test_all_published_networks_are_counted():
     grid = [(n, c) for n in (7, 9, 13, 17, 25) for c in (16, 32)] + [(9, 64), (9, 128)]
     counted_names = {key.split("/")[0] for key in COUNTS}
@@ -350,7 +360,8 @@ def test_an_unknown_name_lists_the_known_forms(name):
         ("resann", {"n": 2, "c": 4, "period": 0}, "period must be"),
         ("resann", {"n": 2, "c": 3}, "even number of channels"),
         ("resann", {"n": 2, "c": 4, "input_shape": (6, 8, 3)}, "unit4: .* got 3x4"),
-        ("resann_imagenet", {"depth": 34}, "depth must be one of 26, 50, 101, got 34"),
+        ("resann_imagenet", {"depth": 34}, "depth must be one of 26, 50, 77, 101, got 34"),
+        ("denseann_imagenet", {"depth": 161}, "depth must be one of 121, 169, 201, 264, got 161"),
         ("denseann", {"n": 0, "growth": 4}, "n must be"),
         ("denseann", {"n": 2, "growth": 0}, "growth must be"),
         ("denseann", {"n": 2, "growth": 4, "bottleneck": -1}, "bottleneck must be"),
