@@ -1,15 +1,18 @@
 """What a way to train on many losses is, whoever wrote it: the one face that all probes use.
 
-way = catalogue.find("torchjd UW")(count, shared)
-optimizer = SGD([*net.parameters(), *way.parameters()], lr=0.1)
-for x, y in batches:
-    output = net(x)
-    losses = ...                              # a list of `count` scalars
-    optimizer.zero_grad()
-    way.backward(losses, output)              # in place of sum(losses).backward()
-    optimizer.step()
-    way.after_step(lambda: ...)               # the losses of the same batch, anew
-way.after_epoch()                             # after each pass over the data
+How a loop uses one::
+
+    way = catalogue.find("torchjd UW")(count, shared)
+    optimizer = SGD([*net.parameters(), *way.parameters()], lr=0.1)
+    for epoch in epochs:
+        for x, y in epoch:
+            output = net(x)
+            losses = criteria(output, y)     # a list of `count` scalars
+            optimizer.zero_grad()
+            way.backward(losses, output)     # in place of sum(losses).backward()
+            optimizer.step()
+            way.after_step(lambda: criteria(net(x), y))
+        way.after_epoch()
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ class Way:
         """What is to be called after each epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What its user would save beside the network and the optimiser: what the package offers."""
+        """What its user would save beside network and optimiser: what the package offers."""
         return {} if self.module is None else self.module.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -22,12 +22,18 @@ Loop = Callable[[nn.Module, Epochs, Callable[[], object]], object]
 
 
 class Net(nn.Module):
-    """A trunk, and one layer with the outputs of all tasks side by side."""
+    """A trunk, and one layer with the outputs of all tasks side by side.
 
-    def __init__(self, seed: int = 0) -> None:
+    Args:
+        seed: that it is drawn from.
+        trunk: makes another trunk, with 64 outputs.
+    """
+
+    def __init__(self, seed: int = 0, trunk: Callable[[], nn.Sequential] | None = None) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.trunk = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+        layers = (nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+        self.trunk = nn.Sequential(*layers) if trunk is None else trunk()
         self.heads = nn.Linear(64, len(SCALES) + CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,6 +68,7 @@ def in_epochs(every: Iterable[Batch]) -> Epochs:
 
 def plain(net: nn.Module, epochs: Epochs, make: Callable[[], object]) -> None:
     """The loop before any balance, with which those that the packages ask for are compared."""
+    del make
     optimizer = SGD(net.parameters(), lr=RATE)
     for epoch in epochs:
         for x, y in epoch:

@@ -1,7 +1,7 @@
 """EnCodec's balancer, as AudioCraft publishes it: the package `encodec` came out before it.
 
-`pip install --no-deps audiocraft flashy dora-search ...`: AudioCraft asks for an old PyTorch and for
-much that its balancer does not need, so that one file of it is loaded alone.
+AudioCraft asks for an old PyTorch and for much that its balancer does not need, so it is installed
+with --no-deps (the line is in catalogue.py) and that one file of it is loaded alone.
 """
 
 from __future__ import annotations
