@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,8 +52,18 @@ class Waits(Dispatches):
         name = func.__name__.split(".")[0]
         picked = args[1] if name in {"index", "index_put", "index_put_"} else ()
         masks = [each for each in picked if each is not None and each.dtype == torch.bool]
-        self.waits += name in SYNCS or bool(masks)
+        self.waits += bool(masks) or (name in SYNCS and not in_optimizer())
         return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def in_optimizer() -> bool:
+    """Whether an optimiser of PyTorch asks: its count of steps is on the host on any device."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").startswith("torch.optim."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Looked(Run):
