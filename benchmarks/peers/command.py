@@ -27,6 +27,13 @@ PROCESSES = {
     "alone": "state,bad_batches,operators,lines,graphs",
     "replicas": "replicas",
 }
+# What is published for other frameworks: a module, and what its process must have.
+ELSEWHERE = {
+    "tensorflow": [("tensorflow_packages", {"KERAS_BACKEND": "tensorflow"})],
+    "keras": [
+        ("keras_packages", {"KERAS_BACKEND": backend}) for backend in ("tensorflow", "jax", "torch")
+    ],
+}
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0", "OMP_NUM_THREADS": "1"}
 PATIENCE = 600.0  # seconds for the probes of one way
 BASE = "sum(losses)"  # what every cost is a ratio to
@@ -52,9 +59,12 @@ def missing(titles: Sequence[str]) -> Iterator[Finding]:
             yield Finding("Not installed", title, "what would install it", f"`{line}`")
 
 
-def probed(name: str, arguments: Sequence[str], patience: float | None) -> list[Finding]:
+def probed(
+    module: str, arguments: Sequence[str], patience: float | None, environment: dict[str, str]
+) -> list[Finding]:
     """What a process of probes found, and how it ended if not well."""
-    command = [sys.executable, "-m", "benchmarks.peers.probes", name, *arguments]
+    command = [sys.executable, "-m", f"benchmarks.peers.{module}", *arguments]
+    row = arguments[-1] if arguments else module
     try:
         done = subprocess.run(
             command,
@@ -62,14 +72,14 @@ def probed(name: str, arguments: Sequence[str], patience: float | None) -> list[
             text=True,
             check=False,
             timeout=patience,
-            env=os.environ | QUIET,
+            env=os.environ | QUIET | environment,
         )
     except subprocess.TimeoutExpired:
-        return [Finding("Ended early", arguments[-1], name, f"not done in {patience:.0f} s")]
+        return [Finding("Ended early", row, "how", f"not done in {patience:.0f} s")]
     found = [each for each in map(heard, done.stdout.splitlines()) if each is not None]
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        found.append(Finding("Ended early", arguments[-1], name, said[0]))
+        found.append(Finding("Ended early", row, "how", said[0]))
     return found
 
 
@@ -79,10 +89,19 @@ def measured(titles: Sequence[str], probes: Sequence[str], rounds: int) -> Itera
     here = [title for title in installed() if title in titles]
     for name, shared in PROCESSES.items():
         for title in here if name in probes else ():
-            yield from probed(shared, [title], PATIENCE)
+            yield from probed("probes", [shared, title], PATIENCE, {})
     if "costs" in probes:
         taken = [BASE, *(title for title in here if title != BASE)]
-        yield from probed("costs", [str(rounds), *taken], None)
+        yield from probed("probes", ["costs", str(rounds), *taken], None, {})
+    for name, runs in ELSEWHERE.items():
+        for module, environment in runs if name in probes else ():
+            yield from probed(f"probes.{module}", [], PATIENCE, environment)
+
+
+def merged(old: Sequence[Finding], new: Sequence[Finding]) -> list[Finding]:
+    """New cells in the place of old ones, the rest at the end."""
+    cells = {(each.table, each.title, each.column): each for each in (*old, *new)}
+    return list(cells.values())
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -92,23 +111,28 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    every = [*PROCESSES, "costs"]
+    every = [*PROCESSES, "costs", *ELSEWHERE]
     parser.add_argument("--ways", nargs="+", choices=LIBRARY_OF, default=list(LIBRARY_OF))
     parser.add_argument("--probes", nargs="+", choices=every, default=every)
     parser.add_argument("--rounds", type=int, default=30, help="interleaved, of the costs")
     parser.add_argument("--json", type=Path, default=Path("runs/peers.json"))
+    parser.add_argument(
+        "--keep", action="store_true", help="what --json has of other ways and probes stays"
+    )
     parser.add_argument("--read", action="store_true", help="the findings from --json: no probes")
     parser.add_argument("--page", type=Path, help="where to; tables are printed in any case")
     parser.add_argument("--append", type=Path, nargs="*", default=[], help="Markdown, at its end")
     given = parser.parse_args(arguments)
     further = [path.read_text() for path in given.append]  # before the minutes of measuring
-    if given.read:
+    findings: list[Finding] = []
+    if given.read or given.keep:
         findings = [Finding(**each) for each in json.loads(given.json.read_text())]
-    else:
-        findings = []
+    if not given.read:
+        new = []
         for finding in measured(given.ways, given.probes, given.rounds):
             print(f"{finding.title}, {finding.column}: {finding.text}", file=sys.stderr)
-            findings.append(finding)
+            new.append(finding)
+        findings = merged(findings, new)
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps([asdict(each) for each in findings], indent=1) + "\n")
     for title, text in tables(findings).items():

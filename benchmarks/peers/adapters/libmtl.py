@@ -95,7 +95,6 @@ class Weighting(Way):
         self.module.train_loss_buffer = np.zeros((count, MOST_EPOCHS))
         self.module.epoch = 0
         self.module.init_param()
-        self._seen: Losses = []
 
     @classmethod
     def make(cls, _: int = TASKS) -> Any:
@@ -109,18 +108,10 @@ class Weighting(Way):
 
     def backward(self, losses: Losses, output: Tensor) -> None:
         del output
-        stacked = torch.stack(losses)
-        self._seen.append(stacked.detach())
-        self.module.backward(stacked, **ARGUMENTS)
+        self.module.backward(torch.stack(losses), **ARGUMENTS)
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.module.parameters())
-
-    def after_epoch(self) -> None:
-        means = torch.stack(self._seen).mean(0).cpu().numpy()
-        self.module.train_loss_buffer[:, self.module.epoch] = means
-        self.module.epoch += 1
-        self._seen = []
 
 
 class EW(Weighting):
@@ -140,9 +131,23 @@ class RLW(Weighting):
 
 
 class DWA(Weighting):
-    """Dynamic weight average."""
+    """Dynamic weight average; each epoch's mean losses are handed over, as the trainer does."""
 
     loop = staticmethod(with_history)
+
+    def __init__(self, count: int, shared: Sequence[nn.Parameter]) -> None:
+        super().__init__(count, shared)
+        self._seen: Losses = []
+
+    def backward(self, losses: Losses, output: Tensor) -> None:
+        super().backward(losses, output)
+        self._seen.append(torch.stack(losses).detach())
+
+    def after_epoch(self) -> None:
+        means = torch.stack(self._seen).mean(0).numpy()
+        self.module.train_loss_buffer[:, self.module.epoch] = means
+        self.module.epoch += 1
+        self._seen = []
 
 
 class GradNorm(DWA):
