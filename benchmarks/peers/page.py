@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.peers.catalogue import LIBRARIES, find
+from benchmarks.peers.catalogue import ELSEWHERE, LIBRARIES, find
 from benchmarks.peers.findings import Finding
 from benchmarks.performance.page import machine
 
@@ -51,16 +51,22 @@ def snippets(titles: Iterable[str]) -> str:
     return "\n\n".join(blocks)
 
 
-def page(findings: Iterable[Finding], further: Iterable[str] = ()) -> str:
-    """The whole page: the remarks with `{table NAME}`, `{machine}` and `{loops}` filled in.
+def installs() -> str:
+    """The pip line of each package."""
+    lines = [library.install for library in LIBRARIES if library.install]
+    return "\n".join(("```sh", *lines, *ELSEWHERE, "```"))
 
-    Tables that the remarks do not name follow at their end, then what else is given.
+
+def page(findings: Iterable[Finding], further: Iterable[str] = ()) -> str:
+    """The whole page: the remarks, with what stands in braces in them filled in.
+
+    That is `{table NAME}`, `{machine}`, `{loops}` and `{installs}`. Tables that the remarks do not name follow at their end, then what else is given.
     """
     held = list(findings)
     packages = [each.package for each in LIBRARIES if each.package not in ("", "loss-balance")]
     adopted = dict.fromkeys(each.title for each in held if each.table == "What it takes to adopt")
     text = REMARKS.read_text().replace("{machine}", machine(("torch", "numpy", *packages)))
-    text = text.replace("{loops}", snippets(adopted))
+    text = text.replace("{loops}", snippets(adopted)).replace("{installs}", installs())
     for title, markdown in tables(held).items():
         place = f"{{table {title}}}"
         if place not in text:

@@ -58,7 +58,26 @@ def simple(net: Any, epochs: Epochs, make: Callable[[], Any]) -> None:
 
 
 def with_history(net: Any, epochs: Epochs, make: Callable[[], Any]) -> None:
-    """One that asks for each epoch's mean losses, and for the shared parameters."""
+    """One that asks for each epoch's mean losses."""
+    weighting = make()
+    weighting.task_num, weighting.device = TASKS, torch.device("cpu")
+    weighting.train_loss_buffer = np.zeros((TASKS, len(epochs)))
+    weighting.init_param()
+    optimizer = SGD([*net.parameters(), *weighting.parameters()], lr=RATE)
+    for number, epoch in enumerate(epochs):
+        weighting.epoch = number
+        seen = []
+        for x, y in epoch:
+            losses = criteria(net(x), y)
+            optimizer.zero_grad()
+            weighting.backward(torch.stack(losses), **ARGUMENTS)
+            optimizer.step()
+            seen.append(torch.stack(losses).detach())
+        weighting.train_loss_buffer[:, number] = torch.stack(seen).mean(0).numpy()
+
+
+def with_gradients(net: Any, epochs: Epochs, make: Callable[[], Any]) -> None:
+    """One that asks for the shared parameters too."""
     weighting = make()
     weighting.task_num, weighting.device = TASKS, torch.device("cpu")
     weighting.rep_grad = False
@@ -152,6 +171,8 @@ class DWA(Weighting):
 
 class GradNorm(DWA):
     """Gradient normalisation, from the second epoch on."""
+
+    loop = staticmethod(with_gradients)
 
 
 WAYS = {f"LibMTL {way.__name__}": way for way in (EW, UW, GLS, RLW, DWA, GradNorm)}
