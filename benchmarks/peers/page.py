@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def installs() -> str:
 def page(findings: Iterable[Finding], further: Iterable[str] = ()) -> str:
     """The whole page: the remarks, with what stands in braces in them filled in.
 
-    That is `{table NAME}`, `{machine}`, `{loops}` and `{installs}`. Tables that the remarks do not name follow at their end, then what else is given.
+    That is `{table NAME}`, `{machine}`, `{loops}` and `{installs}`. Tables that the remarks do not
+    name follow at their end, then what else is given.
     """
     held = list(findings)
     packages = [each.package for each in LIBRARIES if each.package not in ("", "loss-balance")]
@@ -72,4 +74,5 @@ def page(findings: Iterable[Finding], further: Iterable[str] = ()) -> str:
         if place not in text:
             text += f"\n## {title}\n\n{place}\n"
         text = text.replace(place, markdown)
+    text = re.sub(r"\{table [^}]*\}", "Not measured.", text)
     return "\n\n".join((text.strip(), *(each.strip() for each in further))) + "\n"

@@ -94,7 +94,7 @@ def test_costs_are_of_each_way_that_runs(monkeypatch):
         def combine(self, losses):
             raise ValueError("no")
 
-    cells = list(costs.compared({"sum(losses)": ours.Plain, "it": ways.Good, "no": Fails}, 2))
+    cells = list(costs.compared({"sum(losses)": ours.Plain, "it": ways.Good, "no": Fails}, 3))
     for column in {each.column for each in cells}:
         text = {each.title: each.text for each in cells if each.column == column}
         assert text["no"] == "ValueError: no"
@@ -139,6 +139,12 @@ def test_the_page_is_made_of_rows_and_remarks(tmp_path, monkeypatch):
     assert "{loops}" not in text
 
 
+def test_a_cell_that_is_measured_again_takes_the_place_of_the_old_one():
+    old = [Finding("t", "a", "x", "1"), Finding("t", "b", "x", "2")]
+    new = [Finding("t", "a", "x", "3"), Finding("t", "a", "y", "4")]
+    assert [each.text for each in command.merged(old, new)] == ["3", "2", "4"]
+
+
 def test_an_exception_is_its_type_and_first_line():
     assert failed(ValueError("a\nb")) == "ValueError: a"
     assert failed(KeyError()) == "KeyError"
@@ -161,3 +167,4 @@ def test_the_command_writes_rows_and_page(tmp_path):
     page = (tmp_path / "page.md").read_text()
     assert "| sum(losses) | yes |" in page
     assert "{table" not in page
+    assert "Not measured." in page
