@@ -18,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.peers.command import main as peers
 from benchmarks.performance.page import page
 from benchmarks.performance.rows import Row, heard
 
@@ -69,6 +68,8 @@ def run(name: str, options: list[str]) -> Iterator[Row]:
 def main() -> None:
     """The command, or that of its first argument."""
     if sys.argv[1:2] == ["peers"]:
+        from benchmarks.peers.command import main as peers  # it needs PyTorch
+
         peers(sys.argv[2:])
         return
     parser = argparse.ArgumentParser(
