@@ -82,7 +82,8 @@ def acts(*, balanced: bool, callbacks: Callable[[Path], Callbacks]) -> str:
 
 def kept(*, balanced: bool, callbacks: Callable[[Path], Callbacks]) -> str:
     """Whether a saved and loaded model goes on bit for bit."""
-    whole, found = [], []
+    whole: list[Any] = []
+    found: list[Any] = []
     for interrupted in (False, True):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

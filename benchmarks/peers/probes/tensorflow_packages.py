@@ -95,7 +95,7 @@ class Run:
         for k in range(start, stop):
             rng = np.random.default_rng(k)
             x = rng.normal(size=(16, 8)).astype("float32")
-            y = x[:, :2] * np.float32([3.0, 0.3])
+            y = x[:, :2] * np.array([3.0, 0.3], np.float32)
             factor = float("nan") if k == nan_at else 1.0
             self.step(tf.constant(x), tf.constant(y), tf.constant(factor))
         return self
