@@ -56,6 +56,14 @@ FOREIGN_TESTS = [
 ]
 # [all] with the TensorFlow that CPUs need.
 ALL = "torch,tensorflow-cpu,jax,experiments,dask,export,serve"
+# Other packages' balancers, for docs/results/peers.md: with what they import, and those that would bring
+# older frameworks, or much that what is called of them does not need.
+PEERS = ["torchjd", "accelerate", "beartype", "einops", "pyyaml", "tensorboard", "tqdm"]
+PEERS_ALONE = [
+    *("LibMTL", "gradnorm-pytorch", "loss-balancer-tf", "softadapt", "softadaptx", "findiff"),
+    *("audiocraft", "flashy", "dora-search", "colorlog", "treetable", "retrying", "submitit"),
+    "omegaconf",
+]
 TOGETHER = Path(".nox", "together", "bin").absolute()  # where the sessions with all frameworks run
 KERAS_TESTS = [
     "tests/backends/keras",
@@ -233,8 +241,12 @@ def lowest(session: nox.Session, framework: str) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures docs/results/performance.md anew, on this machine; arguments after -- go to it."""
-    install(session, f"[{ALL}]", "torchjd")
+    """Measures docs/results/performance.md anew, on this machine; arguments after -- go to it.
+
+    `nox -s bench -- peers --page docs/results/peers.md` writes the page on other packages' balancers.
+    """
+    install(session, f"[{ALL}]", *PEERS)
+    session.install("--no-deps", *PEERS_ALONE)
     arguments = session.posargs or ["--page", "docs/results/performance.md"]
     session.run("python", "-m", "benchmarks", *arguments, env={"PYTHONPATH": "."})
 

@@ -3,6 +3,7 @@
 python -m benchmarks                                   # all parts, on a CPU: half an hour
 python -m benchmarks --page docs/performance.md        # writes the page
 python -m benchmarks --device cuda --parts torch jax   # the same on a GPU, by CUDA events
+python -m benchmarks peers --page docs/peers.md        # other packages beside ours: ten minutes
 """
 
 from __future__ import annotations
@@ -65,7 +66,12 @@ def run(name: str, options: list[str]) -> Iterator[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """The command, or that of its first argument."""
+    if sys.argv[1:2] == ["peers"]:
+        from benchmarks.peers.command import main as peers  # it needs PyTorch
+
+        peers(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,

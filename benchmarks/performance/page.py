@@ -36,10 +36,10 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """What it was measured on, in one sentence."""
+def machine(names: Iterable[str] = VERSIONS) -> str:
+    """What it was measured on, in one sentence: processor, and versions of packages."""
     found = []
-    for name in VERSIONS:
+    for name in names:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
