@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (everyone's name for it)
 
-from benchmarks.peers import Way, expressions, ours, torchjd
+from benchmarks.peers.ways import Way, expressions, ours, torchjd
 from benchmarks.timing import BASE, Step
 from loss_balance.experiments.training.learners.torch import exit_losses
 from loss_balance.reference_models import families

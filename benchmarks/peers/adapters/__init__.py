@@ -1,0 +1,1 @@
+"""Other packages' balancers, ours and none, each behind `benchmarks.peers.interface.Way`."""
