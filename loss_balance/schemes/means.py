@@ -89,7 +89,7 @@ class RelativeState(NamedTuple):
     recent: Array
     pending: Array
     count: Array  # shape (L,), values so far, up to `warmup`
-    reference: Array  # shape (L,), where the average began, UNSEEN before its first valid value
+    reference: Array  # shape (L,), the largest average so far, UNSEEN before a first valid value
 
 
 @dataclass(frozen=True)
@@ -99,31 +99,33 @@ class RelativeAdaLoss(AdaLoss):
     AdaLoss's weights are the gradient of
     :math:`(1 - \gamma)\,\alpha \sum_i p_i \log \ell_i + \gamma \sum_i \ell_i`. The units drop out
     of the logarithms, not of the sum: where one loss is in thousands and another in hundredths,
-    gamma gives all to the first. Here the sum is of losses relative to where they began, as
-    GradNorm (Chen et al. 2018) and ReLoBRaLo (Bischof & Kraus 2021) measure them. With :math:`s_i`
-    the mean of the first `warmup` values of loss i, or its first value,
+    gamma gives all to the first. Here the sum is of losses relative to the largest that their
+    running means have been: where they began, mostly, as GradNorm (Chen et al. 2018) and ReLoBRaLo
+    (Bischof & Kraus 2021) measure them; but a loss that is small at first by accident, as the
+    boundary's of a network that starts near 0, has a unit that grows with it.
 
     .. math::
+        s_i &= \max_t \hat\ell_i(t) \\
         \alpha &= \min_j \hat\ell_j / (s_j p_j) \\
         v_i &= (1 - \gamma)\,\alpha\,p_i / \hat\ell_i + \gamma / s_i \\
         w_i &= v_i / \max_j v_j
 
     so the largest weight is exactly 1, and another unit, c times loss i, makes 1/c of its weight:
     what the network is pulled by stays the same but for a factor that all losses share. Relative
-    to where it began, no loss weighs less than gamma times as much as any other. gamma = 1 are the
-    static weights 1 / s; gamma = 0 is AdaLoss with gamma = 0. The smallest weights are tiny where
+    to its largest mean, no loss weighs less than gamma times as much as any other. gamma = 1 are
+    the weights 1 / s alone; gamma = 0 is AdaLoss with gamma = 0. The smallest weights are tiny where
     units differ by much: take an optimiser that does not mind (Adam), or tune the learning rate.
 
     >>> import numpy as np
     >>> scheme = RelativeAdaLoss(2, decay=0.0)
     >>> state = scheme.update(scheme.init(np), np.array([1000.0, 0.25]), np)
-    >>> state = scheme.update(state, np.array([500.0, 0.25]), np)  # one has halved
+    >>> state = scheme.update(state, np.array([500.0, 0.25]), np)  # the large one has halved
     >>> (state.weights * 4000).round(6).tolist()
     [1.904762, 4000.0]
 
-    Hyperparameters as of AdaLoss. `gamma` is the share of the weights 1 / s, and `warmup` says how
-    many values both the mean and the unit of a loss begin with: take more than the first where
-    single batches are noisy.
+    Hyperparameters as of AdaLoss. `gamma` is the share of the weights 1 / s. A spike stays in s for
+    good where nothing clips it: set `clip` where they come. With `warmup` a noisy first value does
+    not stay in it either.
     """
 
     def counts(self) -> bool:
@@ -140,8 +142,8 @@ class RelativeAdaLoss(AdaLoss):
         self, state: AnyState, start: Array, target: Array, live: Array, xp: Namespace
     ) -> dict[str, Array]:
         moved = super()._moved(state, start, target, live, xp)
-        begins = moved["count"] <= float(max(self.warmup, 1))  # the plain mean goes on
-        return {**moved, "reference": xp.where(begins, moved["average"], state.reference)}
+        average, most = moved["average"], state.reference
+        return {**moved, "reference": xp.where(average > most, average, most)}
 
     def weigh_moved(
         self, moved: dict[str, Array], average: Array, step: Array, xp: Namespace

@@ -61,8 +61,7 @@ class Oracle:
         else:
             m = self.decay * m + (1 - self.decay) * x
         self.mean[i] = m
-        if self.seen[i] <= max(self.warmup, 1):
-            self.unit[i] = m
+        self.unit[i] = m if self.unit[i] is None else max(m, self.unit[i])
 
     def powers(self, there, gamma):
         # Of the means over the least: their powers need not be finite otherwise.
@@ -261,17 +260,18 @@ def test_adaloss_lacks_that():
 
 
 @given(st.integers(2, 5).flatmap(lambda n: st.lists(positive(n), min_size=1, max_size=8)))
-def test_relative_to_where_it_began_no_loss_weighs_less_than_gamma(steps):
-    scheme = relative(len(steps[0]), 0.2)
-    pull = weights(scheme, *steps) * np.array(steps[0])
+def test_relative_to_its_largest_mean_no_loss_weighs_less_than_gamma(steps):
+    state = run(relative(len(steps[0]), 0.2), steps)[-1]
+    pull = state.weights * state.reference
     assert pull.min() >= 0.2 * pull.max() * (1 - 1e-12)
 
 
 @given(st.integers(1, 5).flatmap(lambda n: st.lists(positive(n), min_size=1, max_size=8)))
-def test_gamma_1_is_the_static_weights_of_where_the_losses_began(steps):
-    began = 1.0 / np.array(steps[0])
-    expected = weights(Static(tuple(began / began.max())), *steps)
-    np.testing.assert_allclose(weights(relative(len(steps[0]), 1.0), *steps), expected, rtol=1e-12)
+def test_gamma_1_is_the_static_weights_of_the_largest_means(steps):
+    states = run(relative(len(steps[0]), 1.0), steps)
+    units = 1.0 / np.max([state.average for state in states], axis=0)
+    expected = weights(Static(tuple(units / units.max())), *steps)
+    np.testing.assert_allclose(states[-1].weights, expected, rtol=1e-12)
 
 
 @given(st.integers(1, 5).flatmap(lambda n: st.lists(positive(n), min_size=1, max_size=8)))
@@ -281,10 +281,17 @@ def test_gamma_0_is_adaloss_with_gamma_0(steps):
     np.testing.assert_allclose(weights(ours, *steps), weights(theirs, *steps), rtol=1e-9)
 
 
-def test_with_warmup_the_unit_is_the_mean_of_the_first_values():
-    states = run(relative(2, warmup=3), [[1.0, None], [2.0, 4.0], [6.0, 6.0], [9.0, 2.0], [5, 9]])
-    assert [s.reference[0] for s in states] == [1.0, 1.5, 3.0, 3.0, 3.0]
-    assert [s.reference[1] for s in states] == [-1.0, 4.0, 5.0, 4.0, 4.0]
+def test_the_unit_is_the_largest_mean_so_far():
+    states = run(relative(2, warmup=3), [[1.0, None], [2.0, 4.0], [6.0, 6.0], [1.0, 2.0], [5, 9]])
+    assert [s.reference[0] for s in states] == [1.0, 1.5, 3.0, 3.0, 3.5]
+    assert [s.reference[1] for s in states] == [-1.0, 4.0, 5.0, 5.0, 6.5]
+
+
+def test_a_loss_that_is_small_at_first_by_accident_is_not_held_to_it():
+    states = run(relative(2, 1.0, decay=0.0), [[1.0, 1e-6], [0.5, 10.0], [0.1, 1.0]])
+    pull = states[0].weights * [1.0, 1e-6]
+    assert pull[0] == pytest.approx(pull[1])
+    np.testing.assert_allclose(states[-1].weights, [1.0, 0.1])
 
 
 def test_a_loss_not_seen_yet_weighs_1_and_takes_no_part():
