@@ -7,7 +7,7 @@ rates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib import import_module
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -35,10 +35,10 @@ Make = Callable[[Session, int, int], Way]  # of (session, losses, steps of the t
 CONSTANT, STATIC = "constant weights", "static weights, tried by hand"
 PEERS = {  # title: whether it needs the one tensor that all losses are made of
     "torchjd GeometricMean": False,
+    "LibMTL GradNorm": False,
     "torchjd IMTLL": False,
     "torchjd FAMO": False,
     "LibMTL RLW": False,
-    "LibMTL GradNorm": False,
     "AutomaticWeightedLoss-style": False,
     "audiocraft (EnCodec) Balancer": True,
     "softadaptx SoftAdapt": False,
@@ -57,7 +57,13 @@ class Balanced(Way):
     """A balancer of ours, in equilibrium if asked to, and guided if `guidance` is above 0."""
 
     def __init__(
-        self, session: Session, scheme: Scheme, guidance: float = 0.0, *, forks: bool = False, **more: float
+        self,
+        session: Session,
+        scheme: Scheme,
+        guidance: float = 0.0,
+        *,
+        forks: bool = False,
+        **more: float,
     ) -> None:
         super().__init__(scheme.num_losses, session.shared)
         self.balancer = Balancer(scheme, equilibrium=forks, **more)  # type: ignore[arg-type]
@@ -133,20 +139,15 @@ def methods(problem: Problem) -> Iterator[Method]:
         for label, weights in problem.statics.items()
     }
     yield Method(STATIC, "", statics)
-    for title, settings in OURS.items():
-        yield Method(title, "loss-balance", settings)
-    yield Method(
-        "DynamicWeightAverage",
-        "loss-balance",
-        {f"temperature {t:g}": averaged(t) for t in (2.0, 0.5)},
-    )
+    ours = OURS | {"DynamicWeightAverage": {f"temperature {t:g}": averaged(t) for t in (2.0, 0.5)}}
     if problem.exits:
-        both = {f"gamma {g:g}": in_equilibrium(g) for g in (0.05, 0.3)}
-        yield Method("AdaLoss in equilibrium", "loss-balance", both)
-        strengths = {f"strength {s:g}": guided(s) for s in (1.0, 0.5)}
-        yield Method("AdaLoss in equilibrium, guided", "loss-balance", strengths)
-    for title, output in PEERS.items():
-        if problem.output or not output:
+        ours["AdaLoss in equilibrium"] = {f"gamma {g:g}": in_equilibrium(g) for g in (0.05, 0.3)}
+        ours["AdaLoss in equilibrium, guided"] = {f"strength {s:g}": guided(s) for s in (1.0, 0.5)}
+    theirs = [title for title, output in PEERS.items() if problem.output or not output]
+    for name, title in zip_longest(ours, theirs):  # by turns, for a study may be stopped
+        if name is not None:
+            yield Method(name, "loss-balance", ours[name])
+        if title is not None:
             yield Method(title, title.split(" ")[0], {"": peer(title)})
 
 
@@ -158,4 +159,4 @@ def installed(title: str) -> bool:
         find(title)
     except ImportError:
         return False
-    return import_module("benchmarks.peers.catalogue") is not None
+    return True

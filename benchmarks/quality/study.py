@@ -18,6 +18,7 @@ RATES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)  # of Adam; TRIALS of them
 TRIALS = len(RATES)
 TUNING_SEED = 1000
 SEEDS = (0, 1, 2)
+LEAST = 1e-12  # of a metric, whose logarithm is taken
 Outcome = list[float] | None  # metrics, None where the training diverged
 Train = Callable[..., Outcome]
 
@@ -49,7 +50,7 @@ def score(metrics: Outcome) -> float:
     """
     if metrics is None:
         return math.inf
-    return sum(math.log(max(m, 1e-12)) for m in metrics) / len(metrics)
+    return sum(math.log(max(m, LEAST)) for m in metrics) / len(metrics)
 
 
 def compete(

@@ -113,8 +113,8 @@ class RelativeAdaLoss(AdaLoss):
     so the largest weight is exactly 1, and another unit, c times loss i, makes 1/c of its weight:
     what the network is pulled by stays the same but for a factor that all losses share. Relative
     to its largest mean, no loss weighs less than gamma times as much as any other. gamma = 1 are
-    the weights 1 / s alone; gamma = 0 is AdaLoss with gamma = 0. The smallest weights are tiny where
-    units differ by much: take an optimiser that does not mind (Adam), or tune the learning rate.
+    the weights 1 / s alone; gamma = 0 is AdaLoss with gamma = 0. Where units differ by much all but
+    one weight are tiny: take an optimiser that does not mind (Adam), or tune the learning rate.
 
     >>> import numpy as np
     >>> scheme = RelativeAdaLoss(2, decay=0.0)

@@ -1,1 +1,1 @@
-"""The problems: hourly weather, an early-exit network, a Poisson and a Burgers equation."""
+"""The problems: weather, digits and their measures, early exits, two differential equations."""

@@ -55,7 +55,6 @@ class Problem(ABC):
         losses: their names.
         metrics: what counts in the end.
         epochs: of a training.
-        statics: two or three settings of static weights that someone would try.
         output: whether there is one tensor that all losses are made of.
         exits: whether the losses are those of exits along one trunk.
     """
@@ -65,9 +64,13 @@ class Problem(ABC):
     losses: tuple[str, ...]
     metrics: tuple[Metric, ...]
     epochs: int
-    statics: dict[str, tuple[float, ...]]
     output: ClassVar[bool] = True
     exits: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def statics(self) -> dict[str, tuple[float, ...]]:
+        """Two settings of static weights that someone would try."""
 
     @abstractmethod
     def session(self, seed: int) -> Session:

