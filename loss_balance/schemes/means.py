@@ -136,7 +136,7 @@ class RelativeAdaLoss(AdaLoss):
 
     def init(self, xp: Namespace, dtype: Any = None) -> AnyState:
         state = super().init(xp, dtype)
-        return RelativeState(*state, reference=xp.full_like(state.weights, UNSEEN))
+        return RelativeState(**state._asdict(), reference=xp.full_like(state.weights, UNSEEN))
 
     def _moved(
         self, state: AnyState, start: Array, target: Array, live: Array, xp: Namespace
