@@ -24,7 +24,8 @@ the best of them is trained anew from {len(SEEDS)} seeds that no trial has seen,
 the test part. A method with two settings has half the learning rates of one that has none to
 choose; "static weights" is what someone would try by hand in as many trials. All train with
 Adam, so that the scale of the whole does not matter, and a learning rate that falls as a cosine.
-Other packages' ways are called as their documentation does, with their own defaults.
+Other packages' ways are called as their documentation does, with their own defaults. A method
+that has not been trained on a problem yet has no row there.
 
 Cells are means over seeds ± their standard deviation, the lower the better. "Change" is against
 constant weights: the geometric mean of the ratios of all metrics, by which trials are compared too,
