@@ -9,6 +9,7 @@ from loss_balance.schemes.adaptive import (
     UncertaintyWeighting,
 )
 from loss_balance.schemes.fixed import Constant, HalfEnd, Linear, Single, Static
+from loss_balance.schemes.means import PowerMean, RelativeAdaLoss
 
 __all__ = [
     "AdaLoss",
@@ -19,6 +20,8 @@ __all__ = [
     "Linear",
     "LinearSchedule",
     "LogLoss",
+    "PowerMean",
+    "RelativeAdaLoss",
     "Scheme",
     "Single",
     "SoftmaxInverse",

@@ -21,7 +21,7 @@ from numbers import Real
 from typing import Any
 
 from loss_balance.checks import check_range
-from loss_balance.schemes.adaloss import Schedule
+from loss_balance.schemes.averaging import Schedule
 from loss_balance.schemes.base import Array, Namespace
 
 STRENGTH, TEMPERATURE = 1.0, 3.0  # of the guidance, unless told otherwise

@@ -13,7 +13,8 @@ from loss_balance.backends.interface import check_names, check_vector, exit_inde
 from loss_balance.backends.jax.functions import own_state
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE, check_pull, shares, strength_at
 from loss_balance.equilibrium import guidance as guidance_of_exits
-from loss_balance.schemes.adaloss import Schedule, as_scheme
+from loss_balance.schemes.adaloss import as_scheme
+from loss_balance.schemes.averaging import Schedule
 from loss_balance.schemes.base import AnyState, Scheme
 
 

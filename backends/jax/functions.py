@@ -28,12 +28,15 @@ from loss_balance.backends.interface import (
     negative,
 )
 from loss_balance.backends.jax.replicas import check_copies
-from loss_balance.schemes.adaloss import WarmState, as_scheme
+from loss_balance.schemes.adaloss import as_scheme
 from loss_balance.schemes.adaptive import UncertaintyState, WindowState
+from loss_balance.schemes.averaging import WarmState
 from loss_balance.schemes.base import AnyState, Scheme, State
 from loss_balance.schemes.clock import move, note, settle
+from loss_balance.schemes.means import RelativeState
 
-for _kind in (State, WarmState, UncertaintyState, WindowState):  # so that jax.export takes them
+KINDS = (State, WarmState, RelativeState, UncertaintyState, WindowState)
+for _kind in KINDS:  # so that jax.export takes them
     jax.export.register_namedtuple_serialization(
         _kind, serialized_name=f"loss_balance.{_kind.__name__}"
     )

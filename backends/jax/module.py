@@ -25,7 +25,8 @@ from loss_balance.backends.jax import forks, functions
 from loss_balance.backends.jax.replicas import check_copies
 from loss_balance.backends.state import StatefulBalancer
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE, check_pull
-from loss_balance.schemes.adaloss import Schedule, as_scheme
+from loss_balance.schemes.adaloss import as_scheme
+from loss_balance.schemes.averaging import Schedule
 from loss_balance.schemes.base import AnyState, Scheme
 
 # Not an attribute of the module, which would be part of what `nnx.jit` compiles for.

@@ -13,7 +13,7 @@ from loss_balance.backends.keras.ops import XP, loaded_once, loading
 from loss_balance.backends.keras.state import StateLayer
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE, shares, strength_at
 from loss_balance.equilibrium import guidance as guidance_of_exits
-from loss_balance.schemes.adaloss import Schedule
+from loss_balance.schemes.averaging import Schedule
 
 
 class BranchingLayer(StateLayer):

@@ -15,7 +15,7 @@ from loss_balance.backends.torch.inputs import eager
 from loss_balance.backends.torch.known import version
 from loss_balance.equilibrium import STRENGTH, TEMPERATURE, check_pull, shares, strength_at
 from loss_balance.equilibrium import guidance as guidance_of_exits
-from loss_balance.schemes.adaloss import Schedule
+from loss_balance.schemes.averaging import Schedule
 from loss_balance.schemes.base import AnyState
 
 

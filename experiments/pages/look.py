@@ -39,6 +39,8 @@ OTHERS = {
     "uw-so": Look("#9467BD", "h"),
     "dwa": Look("#17BECF", "P"),
     "gradient-norm": Look("#A05A2C", "X"),
+    "power-mean": Look("#2F4B7C", "d"),
+    "relative": Look("#8A9A00", "8"),
 }
 LOOKS = MAIN | OTHERS
 SPARE = [

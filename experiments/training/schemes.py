@@ -24,8 +24,10 @@ from loss_balance.schemes.adaptive import (
 )
 from loss_balance.schemes.base import Scheme
 from loss_balance.schemes.fixed import Constant, HalfEnd, Linear, Single
+from loss_balance.schemes.means import PowerMean, RelativeAdaLoss
 
 OPT = "opt"
+HARMONIC = -1.0  # of the power mean in the commands; 0 is AdaLoss's
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,18 @@ SCHEMES = {
     ),
     "gradient-norm": Kind(
         GradientNorm,
-        lambda given, _: _of_gradients(given),
+        lambda given, _: _like(given, GradientNorm),
         Coupling(equilibrium=True),
     ),
+    "power-mean": Kind(PowerMean, lambda given, _: _like(given, PowerMean, power=HARMONIC)),
+    "relative": Kind(RelativeAdaLoss, lambda given, _: _like(given, RelativeAdaLoss)),
     OPT: Kind(Single, lambda given, _: Single(given.num_losses)),  # a network per exit
 }
 
 
-def _of_gradients(given: AdaLoss) -> GradientNorm:
+def _like(given: AdaLoss, kind: type[Scheme], **more: float) -> Scheme:
     """Of the same hyperparameters; `vars` would have what follows from them too."""
-    return GradientNorm(**{field.name: getattr(given, field.name) for field in fields(given)})
+    return kind(**{field.name: getattr(given, field.name) for field in fields(given)}, **more)
 
 
 def name_of(config: Mapping[str, Any], coupling: Coupling) -> str:

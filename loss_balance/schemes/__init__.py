@@ -1,4 +1,4 @@
-"""Weight schemes: what every one is, AdaLoss, fixed weights, and the adaptive baselines."""
+"""Weight schemes: what every one is, AdaLoss and its kin, fixed weights, adaptive baselines."""
 
 from loss_balance.schemes.adaloss import AdaLoss, LinearSchedule
 from loss_balance.schemes.adaptive import (
@@ -10,6 +10,7 @@ from loss_balance.schemes.adaptive import (
 )
 from loss_balance.schemes.base import Scheme, State
 from loss_balance.schemes.fixed import Constant, HalfEnd, Linear, Single, Static
+from loss_balance.schemes.means import PowerMean, RelativeAdaLoss
 
 __all__ = [
     "AdaLoss",
@@ -20,6 +21,8 @@ __all__ = [
     "Linear",
     "LinearSchedule",
     "LogLoss",
+    "PowerMean",
+    "RelativeAdaLoss",
     "Scheme",
     "Single",
     "SoftmaxInverse",

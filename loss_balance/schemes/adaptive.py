@@ -11,8 +11,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from loss_balance.checks import check_count, check_range
-from loss_balance.schemes.adaloss import AdaLoss, AveragingScheme
-from loss_balance.schemes.base import UNSEEN, AnyState, Array, Namespace, Scheme, counted, screen
+from loss_balance.schemes.adaloss import AdaLoss
+from loss_balance.schemes.averaging import AveragingScheme
+from loss_balance.schemes.base import (
+    UNSEEN,
+    AnyState,
+    Array,
+    Namespace,
+    Scheme,
+    counted,
+    over_largest,
+    screen,
+)
 
 
 @dataclass(frozen=True)
@@ -241,7 +251,4 @@ class DynamicWeightAverage(Scheme):
 
 def _published(weights: Array, scaled: bool, xp: Namespace) -> Array:
     """The weights as published, or divided by their largest."""
-    if not scaled:
-        return weights
-    largest = xp.max(weights)
-    return weights / xp.where(largest > 0.0, largest, 1.0)
+    return over_largest(weights, xp) if scaled else weights

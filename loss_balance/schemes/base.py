@@ -188,6 +188,12 @@ def recently_bad(recent: Array) -> Array:
     return recent * (1.0 - 0.5 ** (1 / HALF_LIFE)) > 0.5
 
 
+def over_largest(weights: Array, xp: Namespace) -> Array:
+    """`weights` divided by their largest, as they are where all are 0."""
+    largest = xp.max(weights)
+    return weights / xp.where(largest > 0.0, largest, 1.0)
+
+
 def affine(slope: float, x: Array, offset: float, xp: Namespace) -> Array:
     """`slope * x + offset`, of numbers: one kernel in torch."""
     if hasattr(xp, "rsub"):  # torch

@@ -30,6 +30,8 @@ from loss_balance import (
     Linear,
     LinearSchedule,
     LogLoss,
+    PowerMean,
+    RelativeAdaLoss,
     Single,
     SoftmaxInverse,
     Static,
@@ -52,6 +54,10 @@ SCHEMES = [
     SoftmaxInverse(3, decay=0.5, scaled=True),
     UncertaintyWeighting(3, learning_rate=0.1),
     DynamicWeightAverage(3, window=2),
+    PowerMean(3, power=-1.0),
+    PowerMean(3, power=0.5, gamma=0.1, final_weight=2.0, warmup=2),
+    RelativeAdaLoss(3),
+    RelativeAdaLoss(3, gamma=LinearSchedule(1.0, 0.0, 4), decay=0.5, final_weight=2.0, warmup=3),
 ]
 with_each_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 

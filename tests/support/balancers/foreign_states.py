@@ -11,6 +11,8 @@ from loss_balance import (
     AdaLoss,
     DynamicWeightAverage,
     LogLoss,
+    PowerMean,
+    RelativeAdaLoss,
     Scheme,
     SoftmaxInverse,
     UncertaintyWeighting,
@@ -23,8 +25,20 @@ FUZZED: list[Scheme] = [
     SoftmaxInverse(3),
     UncertaintyWeighting(3),
     DynamicWeightAverage(3, window=2),
+    PowerMean(3, power=-1.0, final_weight=2.0),
+    RelativeAdaLoss(3),
 ]
-FIELDS = ("average", "weights", "step", "skipped", "recent", "pending", "identity", "values")
+FIELDS = (
+    "average",
+    "weights",
+    "step",
+    "skipped",
+    "recent",
+    "pending",
+    "identity",
+    "values",
+    "reference",
+)
 numbers = st.one_of(
     st.floats(),
     st.floats(0.0, 2.0),

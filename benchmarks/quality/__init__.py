@@ -1,0 +1,1 @@
+"""How well schemes train, ours and other packages', on problems that others have set."""

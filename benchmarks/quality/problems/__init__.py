@@ -1,0 +1,1 @@
+"""The problems: weather, digits and their measures, early exits, two differential equations."""
