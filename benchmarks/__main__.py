@@ -1,9 +1,9 @@
-"""Measures what docs/performance.md shows, each part in a process of its own, and prints the page.
+"""Measures what docs/results/performance.md shows, each part in a process of its own, and prints the page.
 
 python -m benchmarks                                   # all parts, on a CPU: half an hour
-python -m benchmarks --page docs/performance.md        # writes the page
+python -m benchmarks --page docs/results/performance.md        # writes the page
 python -m benchmarks --device cuda --parts torch jax   # the same on a GPU, by CUDA events
-python -m benchmarks peers --page docs/peers.md        # other packages beside ours: ten minutes
+python -m benchmarks peers --page docs/results/peers.md        # other packages beside ours: ten minutes
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """python -m benchmarks peers: other packages' balancers beside ours, each probed in processes.
 
 python -m benchmarks peers                          # all of them, on a CPU: ten minutes
-python -m benchmarks peers --page docs/peers.md     # writes the page
-python -m benchmarks peers --page docs/peers.md --append docs/peers-quality.md
+python -m benchmarks peers --page docs/results/peers.md     # writes the page
+python -m benchmarks peers --page docs/results/peers.md --append docs/results/peers-quality.md
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/peers.md: a table for each of the findings' tables, and the loops that were counted."""
+"""docs/results/peers.md: a table for each of the findings' tables, and the loops that were counted."""
 
 from __future__ import annotations
 

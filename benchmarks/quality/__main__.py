@@ -1,4 +1,4 @@
-"""Trains what benchmarks/quality/results lacks, and writes docs/peers-quality.md.
+"""Trains what benchmarks/quality/results lacks, and writes docs/results/peers-quality.md.
 
 python -m benchmarks.quality --images cifar10.npz      # about an hour on a core of its own
 python -m benchmarks.quality weather poisson           # these problems alone
@@ -27,7 +27,7 @@ from benchmarks.quality.report import section
 from benchmarks.quality.results import read, write
 from benchmarks.quality.study import compete
 
-PAGE = Path(__file__).parents[2] / "docs" / "peers-quality.md"
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "peers-quality.md"
 NAMES = ("weather", "measures", "exits", "poisson", "burgers")
 
 
