@@ -56,8 +56,8 @@ FOREIGN_TESTS = [
 ]
 # [all] with the TensorFlow that CPUs need.
 ALL = "torch,tensorflow-cpu,jax,experiments,dask,export,serve"
-# Other packages' balancers, for docs/results/peers.md: with what they import, and those that would bring
-# older frameworks, or much that what is called of them does not need.
+# Other packages' balancers, for docs/results/peers.md: with what they import, and those that would
+# bring older frameworks, or much that what is called of them does not need.
 PEERS = ["torchjd", "accelerate", "beartype", "einops", "pyyaml", "tensorboard", "tqdm"]
 PEERS_ALONE = [
     *("LibMTL", "gradnorm-pytorch", "loss-balancer-tf", "softadapt", "softadaptx", "findiff"),
@@ -243,7 +243,7 @@ def lowest(session: nox.Session, framework: str) -> None:
 def bench(session: nox.Session) -> None:
     """Measures docs/results/performance.md anew, on this machine; arguments after -- go to it.
 
-    `nox -s bench -- peers --page docs/results/peers.md` writes the page on other packages' balancers.
+    `nox -s bench -- peers --page docs/results/peers.md` writes the page on other packages.
     """
     install(session, f"[{ALL}]", *PEERS)
     session.install("--no-deps", *PEERS_ALONE)

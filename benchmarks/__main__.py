@@ -1,9 +1,9 @@
-"""Measures what docs/results/performance.md shows, each part in a process of its own, and prints the page.
+"""Measures what performance.md in docs/results shows, each part in a process, and prints it.
 
 python -m benchmarks                                   # all parts, on a CPU: half an hour
 python -m benchmarks --page docs/results/performance.md        # writes the page
 python -m benchmarks --device cuda --parts torch jax   # the same on a GPU, by CUDA events
-python -m benchmarks peers --page docs/results/peers.md        # other packages beside ours: ten minutes
+python -m benchmarks peers --page docs/results/peers.md   # other packages beside ours
 """
 
 from __future__ import annotations

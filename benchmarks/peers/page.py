@@ -1,4 +1,4 @@
-"""docs/results/peers.md: a table for each of the findings' tables, and the loops that were counted."""
+"""docs/results/peers.md: a table for each table of the findings, and the loops counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blocks of guides/integrations.md: ```` ```python FRAMEWORK NAME ````, each whole in itself."""
+"""The blocks of guides/integrations.md: ```` ```python FRAMEWORK NAME ````, each whole."""
 
 from __future__ import annotations
 
