@@ -1,1 +1,1 @@
-"""Our balancers beside other packages': `python -m benchmarks peers` writes docs/results/peers.md."""
+"""Our balancers beside others': `python -m benchmarks peers` writes docs/results/peers.md."""
