@@ -101,7 +101,8 @@ def run_together(session: nox.Session, program: str, *arguments: str, **options:
 def together(session: nox.Session) -> None:
     """Makes one environment with all frameworks, which the sessions that need them all share."""
     tools = ("mypy", "basedpyright")  # pyright, as one wheel with the Node.js that it needs
-    needed = (*TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools", "lightning")
+    trainers = ("lightning", "transformers")  # whose classes the callbacks derive from
+    needed = (*TESTING, CLIENT, "psutil", "orbax-checkpoint", "setuptools", *trainers)
     install(session, f"[{ALL},docs]", *tools, *needed)
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     class Conv2D(Layer):
         """`keras.layers.Conv2D`."""
 
+    class Callback(_Untyped):
+        """`keras.callbacks.Callback`."""
+
     class Metric(_Untyped):
         """`keras.Metric`."""
 
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
 
 else:
     from keras import Layer, Metric
+    from keras.callbacks import Callback
     from keras.layers import Conv2D
     from keras.src.trainers.compile_utils import CompileLoss
 
-__all__ = ["CompileLoss", "Conv2D", "Layer", "Metric"]
+__all__ = ["Callback", "CompileLoss", "Conv2D", "Layer", "Metric"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
 from loss_balance.backends.keras.layer import Balancer
+from loss_balance.backends.keras_bases import Callback
 from loss_balance.backends.logged import in_one
 from loss_balance.checks import check_count
 
 
-class LossWeightLogger(keras.callbacks.Callback):
+class LossWeightLogger(Callback):
     """Puts `metrics()` of the balancers in a model into the logs of `fit`'s batches.
 
         model.fit(x, y, callbacks=[LossWeightLogger(every=50), TensorBoard(update_freq=50)])
@@ -33,7 +32,8 @@ class LossWeightLogger(keras.callbacks.Callback):
     def __init__(self, every: int = 1, prefix: str = "") -> None:
         super().__init__()
         check_count("every", every)
-        self.every, self.prefix = every, prefix
+        self.every: int = every
+        self.prefix: str = prefix
         self._batches, self._last = 0, dict[str, float]()
 
     def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002

@@ -59,7 +59,8 @@ class LightningHooks:
     """
 
     def __init__(self, every: int | None = None, prefix: str = "") -> None:
-        self.every, self.prefix = check_every(every), prefix
+        self.every: int | None = check_every(every)
+        self.prefix: str = prefix
         self._steps = 0
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002

@@ -35,7 +35,9 @@ class LossWeightLogger(TrainerCallback):
     """
 
     def __init__(self, trainer: Trainer, every: int | None = None, prefix: str = "") -> None:
-        self.trainer, self.every, self.prefix = trainer, check_every(every), prefix
+        self.trainer: Trainer = trainer
+        self.every: int | None = check_every(every)
+        self.prefix: str = prefix
         if trainer.model is not None:
             balancers(trainer.model, prefix)
 
