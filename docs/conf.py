@@ -31,6 +31,7 @@ myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3  # links to a heading are GitHub's
 suppress_warnings = ["myst.header"]  # pages that others write begin as they like
 
+autodoc_mock_imports = ["lightning", "pytorch_lightning", "transformers"]  # slow, for a name each
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # Keras' own are no reStructuredText
 autodoc_typehints = "signature"
