@@ -210,9 +210,19 @@ def _figure_5b(lines: Sequence[Line], grid: Values, errors: dict[str, Values]) -
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FORMAT)
     logarithmic(axes)  # easy data leave nothing to see otherwise
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+    low, high = _seen(errors)
+    axes.set_ylim(low / 1.5, high * 1.1)  # of the lines: a band may reach down to nothing
+    fine = high < 10 * low
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8) if fine else (1, 2, 5)))
     legend_below(axes)
     return figure
+
+
+def _seen(errors: dict[str, Values]) -> tuple[float, float]:
+    """The least and the largest of the seeds' means that a logarithmic axis can show."""
+    means = np.concatenate([values.mean(axis=0) for values in errors.values()])
+    means = means[np.isfinite(means) & (means > 0)]
+    return (float(means.min()), float(means.max())) if means.size else (1.0, 100.0)
 
 
 def _told(line: Line) -> str:
