@@ -76,9 +76,9 @@ PYTEST = ["pytest", "--numprocesses=auto", "--timeout=900", "--durations=15"]
 MULTIPROCESS = "tests/multiprocess"
 APART = f"--ignore={MULTIPROCESS}"
 BARE = ("core", "test_house.py", "test_wheel.py")
-NO_FRAMEWORK = ("experiments/pages", "experiments/serving")
-# What of the command is the same code whatever trains: with one framework.
-COMMANDS = ("compare", "field", "fuzz", "paper", "report", "study")
+NO_FRAMEWORK = ("experiments/pages", "experiments/paper", "experiments/serving")
+# What of the command is the same code whatever trains: with one framework. `verify` has them all.
+COMMANDS = ("compare", "field", "fuzz", "paper", "report", "study", "*verif*")
 SITE = str(Path("docs", "_build", "html"))
 TESTING = ["pytest", "pytest-xdist", "pytest-timeout", "hypothesis"]
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow's log lines
