@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-from support.experiments.made_up import MadeUp, exhibit, rows_of
+from support.experiments.untrained import MadeUp, exhibit, rows_of
 
 from loss_balance.experiments.paper import numbers
 from loss_balance.experiments.paper.settings import SETTINGS

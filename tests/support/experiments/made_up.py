@@ -1,77 +1,75 @@
-"""Trained runs that nobody trained: errors drawn from a run's identity, the same each time."""
+"""Outcomes, ensembles and finished runs of made-up numbers, for what is shown of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from zlib import crc32
-
 import numpy as np
 
-from loss_balance.experiments.paper import redo
-from loss_balance.experiments.studies.options import Options
+from loss_balance import AdaLoss
+from loss_balance.experiments.data.sources import Source
+from loss_balance.experiments.studies.comparison import Comparison, Curve, Outcome
+from loss_balance.experiments.studies.ensemble import Measured
+from loss_balance.experiments.training.loop import Run
+from loss_balance.experiments.training.recipes import Recipe
+from loss_balance.experiments.training.run_folder import claim, write_json
+from loss_balance.reference_models import families
+
+SPEC = families.resann(3, 4, 10, input_shape=(8, 8, 1))
 
 
-@dataclass(frozen=True)
-class MadeUp:
-    """What figures ask a trained run for."""
-
-    run: Any
-
-    def __getattr__(self, name):
-        return getattr(self.run, name)
-
-    @property
-    def config(self):
-        return {"seed": self.run.seed}
-
-    @property
-    def folder(self):
-        return Path(self.run.identity())
-
-    @property
-    def test_error(self):
-        """On held-out images: falling, with a bump now and then."""
-        return self._drawn("held out")
-
-    @property
-    def result(self):
-        return {
-            "test_error": self.errors(),
-            "test_loss": self.errors(),
-            "train_loss": self.errors(),
-        }
-
-    def errors(self, _data=None):
-        return self._drawn("test")
-
-    def _drawn(self, split):
-        rng = np.random.default_rng(crc32(f"{split}{self.run.identity()}".encode()))
-        start, costs = rng.uniform(0.5, 1), [c.multiply_adds for c in self.run.spec.costs()]
-        falling = start * (costs[0] / np.array(costs)) ** rng.uniform(0.2, 0.8)
-        return tuple((falling * rng.uniform(0.9, 1.1, len(costs))).tolist())
-
-    def test_data(self):
-        return SimpleNamespace()
-
-    def times(self, _repeats):
-        return tuple(c.multiply_adds * 1e-9 for c in self.run.spec.costs())
+def comparison(schemes, seeds, epochs=1):
+    return Comparison(
+        spec=SPEC,
+        recipe=Recipe(epochs=epochs),
+        source=Source("digits"),
+        fingerprint="x",
+        schemes=tuple(schemes),
+        seeds=tuple(range(seeds)),
+        adaloss=AdaLoss(len(SPEC.exits)),
+        images=10,
+    )
 
 
-def exhibit(name, networks=None, *, beyond=False, seeds="2", scale="digits"):
-    """(groups, trained, exhibit) of a figure or table with made-up outcomes."""
-    study = redo.STUDIES[name]
-    options = Options(seeds=seeds, validation=study.validation)
-    request = redo.Request(options, scale, networks)
-    schemes = study.schemes + study.beyond * beyond
-    groups = redo.prepare(name, request, schemes)
-    trained = {run: MadeUp(run) for run in study.runs(groups)}
-    return groups, trained, study.exhibit(groups, trained)
+def outcome(seeds, **error):
+    """Of these test errors, in %, at the four quarters: a list of seeds a scheme."""
+    planned = comparison(error, seeds)
+    costs = tuple(range(1, 1 + len(SPEC.exits)))
+    curves = {}
+    for name, rows in error.items():
+        values = np.full((seeds, len(SPEC.exits)), 0.01)
+        values[:, list(planned.exits)] = np.array(rows) / 100
+        curves[name] = Curve(costs, 10 * values, values)
+    return Outcome(planned, curves)
 
 
-def rows_of(shown):
-    """First cell to the others, of the one table."""
-    (table,) = shown.tables
-    return {first: cells for first, *cells in table.rows}
+def finished(folder, scheme, seed=0, epochs=1, error=0.5):
+    """A run's folder as training leaves it, but for weights; its exits err less and less."""
+    planned = comparison([scheme], 1, epochs)
+    run: Run = planned.run(scheme, seed)
+    claim(folder, run.config())
+    exits = len(SPEC.exits)
+    errors = [error / (1 + k) for k in range(exits)]
+    losses = [3 * x for x in errors]
+    weights = [1.0] * exits if scheme == "const" else [(k + 1) / exits for k in range(exits)]
+    line = {"train_loss": losses, "loss_weight": weights}
+    lines = [str({"epoch": epoch, **line}).replace("'", '"') for epoch in range(1, epochs + 1)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    write_json(
+        folder / "result.json",
+        {"train_loss": losses, "test_loss": losses, "test_error": errors},
+    )
+    for name in ("weights.npz", "statistics.npz"):
+        (folder / name).touch()
+    return folder
+
+
+def member(name, scheme, costs, errors):
+    """A measured network, whose validation errors are its test errors."""
+    return Measured(
+        run=f"runs/{name}-{scheme}",
+        network=name,
+        scheme=scheme,
+        multiply_adds=tuple(1e6 * cost for cost in costs),
+        milliseconds=tuple(costs),
+        validation_error=tuple(errors),
+        test_error=tuple(errors),
+    )
