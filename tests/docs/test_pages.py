@@ -52,8 +52,9 @@ SCRIPTS = list(scripts())
 
 
 def needed(code):
-    """The libraries that it imports."""
-    signs = {library: SIGNS.get(library, rf"\b(import|from) {library}\b") for library in LIBRARIES}
+    """The libraries that it imports, or our part for one."""
+    usual = {each: rf"\b(import|from) {each}\b|\b(backends|models)\.{each}\b" for each in LIBRARIES}
+    signs = usual | SIGNS
     return [library for library, sign in signs.items() if re.search(sign, code)]
 
 
