@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.peers.findings import Finding, failed
+from benchmarks.peers.findings import Finding, failed, percent
 from benchmarks.peers.interface import Losses, Way
 from benchmarks.peers.problem import batches
 from benchmarks.peers.training import Damage, Run, apart
@@ -68,7 +68,7 @@ def survived(kind: type[Way], case: Case) -> tuple[str, float]:
     if not gradient.isfinite().all():
         return f"lost: {after.count(False)} of the next {AFTER} steps not finite", float("inf")
     value = apart(gradient, twin.fingerprint())
-    words = [] if value < NEAR else [f"gradient {100 * value:.2g} % off {AFTER} steps later"]
+    words = [] if value < NEAR else [f"gradient {percent(value)} off {AFTER} steps later"]
     if not all(during) and not case.useless:
         words.append(f"{during.count(False)} of {case.steps} bad steps not finite")
     if not all(after):
