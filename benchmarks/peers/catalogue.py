@@ -61,7 +61,10 @@ LIBRARIES = (
     Library("softadaptx", "softadaptx", "pip install softadaptx", ("softadaptx SoftAdapt",)),
 )
 # For other frameworks, with probes of their own.
-ELSEWHERE = ("pip install softadapt", "pip install --no-deps loss-balancer-tf")
+ELSEWHERE = {
+    "softadapt": "pip install softadapt",
+    "loss-balancer-tf": "pip install --no-deps loss-balancer-tf",
+}
 LIBRARY_OF = {title: library for library in LIBRARIES for title in library.titles}
 
 

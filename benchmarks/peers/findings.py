@@ -38,6 +38,11 @@ def heard(line: str) -> Finding | None:
     return Finding(**found)
 
 
+def percent(share: float) -> str:
+    """Two digits, or all that are before the point."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
 def failed(error: BaseException) -> str:
     """What came in place of a result: the type, and the first line of what it says."""
     lines = str(error).strip().splitlines()

@@ -10,6 +10,7 @@ from benchmarks.peers.catalogue import ELSEWHERE, LIBRARIES, find
 from benchmarks.peers.findings import Finding
 from benchmarks.performance.page import machine
 
+FRAMEWORKS = ("torch", "tensorflow-cpu", "jax", "keras", "numpy")
 REMARKS = Path(__file__).with_name("remarks.md")
 
 
@@ -55,7 +56,7 @@ def snippets(titles: Iterable[str]) -> str:
 def installs() -> str:
     """The pip line of each package."""
     lines = [library.install for library in LIBRARIES if library.install]
-    return "\n".join(("```sh", *lines, *ELSEWHERE, "```"))
+    return "\n".join(("```sh", *lines, *ELSEWHERE.values(), "```"))
 
 
 def page(findings: Iterable[Finding], further: Iterable[str] = ()) -> str:
@@ -67,7 +68,7 @@ def page(findings: Iterable[Finding], further: Iterable[str] = ()) -> str:
     held = list(findings)
     packages = [each.package for each in LIBRARIES if each.package not in ("", "loss-balance")]
     adopted = dict.fromkeys(each.title for each in held if each.table == "What it takes to adopt")
-    text = REMARKS.read_text().replace("{machine}", machine(("torch", "numpy", *packages)))
+    text = REMARKS.read_text().replace("{machine}", machine((*FRAMEWORKS, *packages, *ELSEWHERE)))
     text = text.replace("{loops}", snippets(adopted)).replace("{installs}", installs())
     for title, markdown in tables(held).items():
         place = f"{{table {title}}}"

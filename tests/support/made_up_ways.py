@@ -63,14 +63,22 @@ class Refuses(Good):
 class Alone(Good):
     """Each replica follows its own losses."""
 
+    pace = 0.1
+
     def combine(self, losses):
         mean = self.module.mean
-        mean.lerp_(torch.stack(losses).detach(), 0.1)
+        mean.lerp_(torch.stack(losses).detach(), self.pace)
         return (torch.stack(losses) / mean).sum()
 
 
 class Poisoned(Alone):
     """One NaN is in its mean for ever."""
+
+
+class Slow(Alone):
+    """It takes a loss that is off for a small one, and is slow to see that it is not."""
+
+    pace = 0.02
 
 
 class Breaks(Good):

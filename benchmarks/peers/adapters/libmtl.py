@@ -163,6 +163,8 @@ class DWA(Weighting):
         self._seen.append(torch.stack(losses).detach())
 
     def after_epoch(self) -> None:
+        if not self._seen:  # all of its batches were left out: no epoch of the trainer's
+            return
         means = torch.stack(self._seen).mean(0).numpy()
         self.module.train_loss_buffer[:, self.module.epoch] = means
         self.module.epoch += 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.peers.findings import Finding, failed, heard
+from benchmarks.peers.findings import Finding, failed, heard, percent
 from benchmarks.peers.interface import Way
 from benchmarks.peers.problem import batches
 from benchmarks.peers.training import Run, apart
@@ -69,8 +69,8 @@ def wrappable(kind: type[Way]) -> bool:
 def said(networks: float, weights: float) -> tuple[str, float]:
     """In words, and as a number."""
     if networks > NEAR:
-        return f"no: networks {100 * networks:.2g} % apart", networks
-    return ("yes" if weights <= NEAR else f"no: {100 * weights:.2g} % apart"), weights
+        return f"no: networks {percent(networks)} apart", networks
+    return ("yes" if weights <= NEAR else f"no: {percent(weights)} apart"), weights
 
 
 def probe(find: Callable[[], type[Way]]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.peers.findings import Finding, failed
+from benchmarks.peers.findings import Finding, failed, percent
 from benchmarks.peers.interface import Way
 from benchmarks.peers.problem import batches
 from benchmarks.peers.training import Run, apart
@@ -42,7 +42,7 @@ def kept(kind: type[Way]) -> Finding:
     if torch.equal(again.parameters(), run.parameters()):
         return Finding(TABLE, "", COLUMN, "yes", value)
     why = "" if state else "nothing to save; "
-    return Finding(TABLE, "", COLUMN, f"no: {why}network {100 * value:.2g} % off", value)
+    return Finding(TABLE, "", COLUMN, f"no: {why}network {percent(value)} off", value)
 
 
 def probe(kind: type[Way]) -> Iterator[Finding]:
