@@ -113,6 +113,7 @@ def test_a_package_that_is_not_here_is_a_row_with_its_pip_line(monkeypatch):
 
 
 def test_a_process_that_ends_early_is_a_row(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     (row,) = command.probed("probes", ["state", "no such way"], 60, {})
     assert (row.title, row.table) == ("no such way", "Ended early")
     assert "KeyError" in row.text
