@@ -217,7 +217,7 @@ def pythons(session: nox.Session, framework: str) -> None:
     shutil.unpack_archive(sdist, folder, filter="data")
     unpacked = sdist.with_suffix("").with_suffix("")
     for name in ("backends", "reference_models", "experiments"):  # an sdist holds no links
-        Path(unpacked, "loss_balance", name).symlink_to(Path("..", "..", name))
+        Path(unpacked, "loss_balance", name).symlink_to(Path("..", name))
     session.chdir(unpacked)
     install(session, EXTRAS[framework], *TESTING, "setuptools", *TOOLS.get(framework, []))
     test(session, framework)
