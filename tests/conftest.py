@@ -22,7 +22,7 @@ for module in filter(None, os.environ.get("LOSS_BALANCE_REQUIRE", "").split(",")
 usual = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 settings.register_profile("default", usual, derandomize=True, max_examples=200)
 # Every example runs several times slower in a framework; the formula itself is NumPy's matter.
-settings.register_profile("frameworks", usual, derandomize=True, max_examples=20)
+settings.register_profile("frameworks", usual, derandomize=True, max_examples=12)
 settings.register_profile("explore", usual, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
