@@ -130,8 +130,8 @@ def fig5b(groups: Sequence[Group], trained: TrainedRuns) -> Exhibit:
         for name, each in curves.items()
     }
     at = [int(np.flatnonzero(grid == share)[0]) for share in shares]
-    rows = [(name, *(number(e, 1) for e in values.mean(axis=0)[at])) for name, values in
-            errors.items()]  # fmt: skip
+    means = {name: values.mean(axis=0)[at] for name, values in errors.items()}
+    rows = [(name, *(number(error, 1) for error in mean)) for name, mean in means.items()]
     members = ", ".join(network.spec.name for network in lines[0].networks)
     return exhibit(
         f"Test error, %, at shares of the ensemble's {total / MILLION:.2f} million multiply-adds: "

@@ -23,6 +23,10 @@ from loss_balance.experiments.studies.plan import check, plan
 from loss_balance.experiments.terminal import console
 from loss_balance.experiments.training.loop import Run
 
+# What --networks must be, as the error says it.
+NAMES, PAIRS = "names", "pairs small:large"
+ENSEMBLES = "names, those of an ensemble as small:large"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -42,17 +46,16 @@ class Study:
     schemes: tuple[str, ...]
     runs: Callable[[Sequence[Group]], list[Run]]
     exhibit: Callable[[Sequence[Group], TrainedRuns], Exhibit]
-    networks: str = "names"  # what --networks must be, of FORMS
+    networks: str = NAMES  # what --networks must be, of FORMS
     validation: bool = False  # always hold some training images out
     beyond: tuple[str, ...] = ()  # schemes that the paper does not have
 
 
-FORMS: dict[str, Callable[[str], bool]] = {
-    "names": lambda text: ":" not in text,
-    "pairs small:large": lambda text: text.count(":") == 1,
-    "names, those of an ensemble as small:large": bool,
+FORMS: dict[str, Callable[[str], bool]] = {  # whether an entry is of that form
+    NAMES: lambda text: ":" not in text,
+    PAIRS: lambda text: text.count(":") == 1,
+    ENSEMBLES: bool,  # any but an empty one
 }
-PAIRS, ENSEMBLES = list(FORMS)[1:]
 BEYOND = ("equilibrium", "guided")
 _FIG_4 = {
     name: Study(("const", "adaloss"), fig4.runs_4, partial(fig4.fig4, name), PAIRS, beyond=BEYOND)
@@ -103,7 +106,8 @@ def redo(name: str, request: Request, out: Path) -> bool:
     if study.validation:
         request = replace(request, options=replace(request.options, validation=True))
     if request.beyond and not study.beyond:
-        raise UserError(f"--beyond is for all figures and tables but fig5c, got {name}")
+        without = ", ".join(each for each, study in STUDIES.items() if not study.beyond)
+        raise UserError(f"--beyond is for all figures and tables but {without}, got {name}")
     schemes = study.schemes + study.beyond * request.beyond
     groups = prepare(name, request, schemes)
     images = {comparison.source: comparison.images for comparison in flat(groups)}
